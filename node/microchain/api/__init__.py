@@ -1,0 +1,1 @@
+"""What clients and the operator ask of a node: HTTP and WebSocket."""

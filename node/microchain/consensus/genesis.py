@@ -1,0 +1,162 @@
+"""The genesis document: parameters, registry and run id; its hash is the chain id (protocol, section 1)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from microchain.consensus.types import Digest, NodeId, ProtocolError, Weight
+from microchain.crypto.hashing import tagged_hash
+from microchain.crypto.merkle import merkle_root
+
+__all__ = [
+    "Committee",
+    "Genesis",
+    "GenesisError",
+    "Member",
+    "Parameters",
+    "RegistryEntry",
+    "compute_weights",
+    "decode_genesis",
+    "encode_genesis",
+    "node_id",
+]
+
+
+class GenesisError(ProtocolError):
+    """A genesis document that no chain can start from."""
+
+
+class Parameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Protocol parameters, the same on every node. Durations in milliseconds, sizes in bytes."""
+
+    epoch_blocks: Annotated[int, Meta(ge=1, le=1000)] = 1
+    dynasty_epochs: Annotated[int, Meta(ge=4)] = 600
+    slot_timeout_ms: Annotated[int, Meta(ge=10, le=60_000)] = 1000
+    block_interval_ms: Annotated[int, Meta(ge=0, le=600_000)] = 0
+    idle_interval_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 10_000
+    max_block_bytes: Annotated[int, Meta(ge=1024, le=8 << 20)] = 2 << 20
+    max_tx_bytes: Annotated[int, Meta(ge=256, le=8 << 20)] = 256 << 10
+    max_validity: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    max_pool_bytes: Annotated[int, Meta(ge=1024)] = 16 << 20
+    propose: Literal["pool", "release"] = "pool"
+    propose_at_bytes: Annotated[int, Meta(ge=0)] = 0
+    proposal: Literal["ranked", "eager"] = "ranked"
+    relay: Literal["compact", "full"] = "compact"
+    signature: Literal["rsa-2048", "ed25519", "simulated"] = "rsa-2048"
+    stall_epochs: Annotated[int, Meta(ge=1)] = 8
+    minimum_credit: Annotated[int, Meta(ge=1)] = 10
+
+
+class RegistryEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One registered node. Keys are raw bytes (base64 in JSON); ``tls_key`` is the SHA-256 of its certificate's SPKI."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    role: Literal["validator", "device"]
+    signing_key: bytes
+    vrf_key: bytes = b""
+    pvss_key: bytes = b""
+    tls_key: bytes = b""
+    address: str = ""
+    credit: Annotated[int, Meta(ge=0, le=1000)] = 100
+
+
+class Genesis(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a chain starts from. Every validator of the registry is a member of the fixed committee."""
+
+    version: Annotated[int, Meta(ge=1, le=1)] = 1
+    run_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+    parameters: Parameters
+    registry: tuple[RegistryEntry, ...]
+
+    def chain_id(self) -> Digest:
+        """The tagged hash of the document's canonical binary encoding; JSON formatting does not matter."""
+        return tagged_hash("microchain/genesis", msgspec.msgpack.encode(self))
+
+    def committee(self) -> Committee:
+        """The fixed committee: every validator, weighted by credit."""
+        return Committee.from_entries([e for e in self.registry if e.role == "validator"], self.parameters.minimum_credit)
+
+
+def node_id(signing_key: bytes) -> NodeId:
+    """Return the id of the node that owns a public signing key."""
+    return NodeId(tagged_hash("microchain/node", signing_key))
+
+
+class Member(Struct, frozen=True):
+    """One committee member."""
+
+    id: NodeId
+    name: str
+    signing_key: bytes
+    vrf_key: bytes
+    weight: Weight
+
+
+class Committee(Struct, frozen=True):
+    """The members in order of id; ``total`` is the sum of their weights."""
+
+    members: tuple[Member, ...]
+    by_id: dict[NodeId, Member]
+    total: Weight
+    root: Digest
+
+    @classmethod
+    def from_entries(cls, entries: list[RegistryEntry], minimum_credit: int) -> Committee:
+        weights = compute_weights([e.credit for e in entries], minimum_credit)
+        members = tuple(
+            sorted(
+                (
+                    Member(node_id(e.signing_key), e.name, e.signing_key, e.vrf_key, weight)
+                    for e, weight in zip(entries, weights, strict=True)
+                ),
+                key=lambda m: m.id,
+            )
+        )
+        leaves = [m.id + m.weight.to_bytes(8, "big") for m in members]
+        return cls(members, {m.id: m for m in members}, Weight(sum(m.weight for m in members)), merkle_root(leaves))
+
+    def is_supermajority(self, weight: int) -> bool:
+        """Whether ``weight`` is strictly more than two thirds of the total."""
+        return 3 * weight > 2 * self.total
+
+
+def compute_weights(credits: list[int], minimum_credit: int = 10) -> list[Weight]:
+    """Return the members' voting weights: credit, clamped around the lower median m to [⌈3m/5⌉, ⌊5m/4⌋] (section 8)."""
+    if not credits:
+        return []
+    median = sorted(credits)[(len(credits) - 1) // 2]
+    low, high = max(-(-3 * median // 5), 1), max(1, 5 * median // 4)
+    return [Weight(min(max(credit, low), high)) for credit in credits]
+
+
+def encode_genesis(genesis: Genesis) -> bytes:
+    """Return the document as readable JSON."""
+    return msgspec.json.format(msgspec.json.encode(genesis), indent=2) + b"\n"
+
+
+def decode_genesis(document: bytes) -> Genesis:
+    """Decode and check a genesis document; GenesisError says what is wrong with it."""
+    try:
+        genesis = msgspec.json.decode(document, type=Genesis)
+    except msgspec.MsgspecError as error:
+        raise GenesisError(f"genesis: {error}") from None
+    for what, values in (
+        ("name", [e.name for e in genesis.registry]),
+        ("signing key", [e.signing_key for e in genesis.registry]),
+        ("address", [e.address for e in genesis.registry if e.address]),
+    ):
+        if len(set(values)) != len(values):
+            repeated = next(v for v in values if values.count(v) > 1)
+            shown = repeated.hex()[:16] if isinstance(repeated, bytes) else repeated
+            raise GenesisError(f"genesis: {what} {shown} appears twice in the registry")
+    if not any(e.role == "validator" for e in genesis.registry):
+        raise GenesisError("genesis: the registry lists no validator")
+    if genesis.parameters.max_tx_bytes > genesis.parameters.max_block_bytes:
+        raise GenesisError(
+            f"genesis: max_tx_bytes {genesis.parameters.max_tx_bytes} is more than max_block_bytes "
+            f"{genesis.parameters.max_block_bytes}; no such transaction would fit into a block"
+        )
+    return genesis

@@ -1,0 +1,401 @@
+"""The interface of every consensus engine: ``handle(event, now) -> actions``, deterministic and pure.
+
+The runtime (or the simulator) turns the world into events and carries out the actions, in order. Heavy cryptography is
+an action too (`Work`): its results come back as an event, so the engine never waits and never computes for long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from microchain.consensus.messages import Message
+from microchain.consensus.types import Digest, Epoch, Height, Nanoseconds, NodeId, Slot
+
+__all__ = [
+    "Action",
+    "AdmissionCode",
+    "BlockRecord",
+    "BlockTrace",
+    "Broadcast",
+    "CancelTimer",
+    "DiscardRecord",
+    "Engine",
+    "EngineStatus",
+    "Event",
+    "EvidenceRecord",
+    "FinalizedRecord",
+    "Job",
+    "JobResult",
+    "MerkleRoot",
+    "MessageReceived",
+    "Misbehaviour",
+    "Outcome",
+    "PeerConnected",
+    "PeerDisconnected",
+    "Persist",
+    "Persisted",
+    "Prove",
+    "Record",
+    "Released",
+    "Reply",
+    "Restored",
+    "Send",
+    "ServeFinalized",
+    "SetTimer",
+    "Sign",
+    "TimerFired",
+    "TransactionTrace",
+    "TransactionsSubmitted",
+    "VerifyProof",
+    "VerifySignatures",
+    "VoteRecord",
+    "VoteTrace",
+    "Work",
+    "WorkDone",
+]
+
+
+class _Value(Struct, frozen=True):
+    pass
+
+
+# --- jobs: heavy cryptography, done outside the engine -----------------------------------------------------------------
+
+
+class VerifySignatures(_Value):
+    """Check (public key, message, signature) triples. Result: tuple[bool, ...] in the same order."""
+
+    items: tuple[tuple[bytes, bytes, bytes], ...]
+
+
+class VerifyProof(_Value):
+    """Check a VRF proof. Result: the VRF output, or None if the proof is wrong."""
+
+    public_key: bytes
+    alpha: bytes
+    proof: bytes
+
+
+class MerkleRoot(_Value):
+    """Compute the RFC 9162 root of the leaves. Result: Digest."""
+
+    leaves: tuple[bytes, ...]
+
+
+class Prove(_Value):
+    """Prove with this node's VRF key. Result: (proof, output)."""
+
+    alpha: bytes
+
+
+class Sign(_Value):
+    """Sign with this node's signing key. Result: the signature."""
+
+    message: bytes
+
+
+Job = VerifySignatures | VerifyProof | MerkleRoot | Prove | Sign
+JobResult = tuple[bool, ...] | tuple[bytes, bytes] | bytes | None
+
+
+# --- records: what the ledger stores ------------------------------------------------------------------------------------
+
+
+class BlockRecord(_Value):
+    """A block with its body. ``own`` marks this node's own proposal, kept byte for byte for re-sending."""
+
+    id: Digest
+    height: Height
+    parent: Digest
+    header: bytes
+    transactions: tuple[bytes, ...]
+    transaction_ids: tuple[Digest, ...]
+    votes: tuple[bytes, ...]
+    own: bool
+
+
+class VoteRecord(_Value):
+    """A vote. ``own`` marks the journal entry of this node's own vote."""
+
+    id: Digest
+    raw: bytes
+    own: bool
+    source_epoch: Epoch
+    target: Digest
+    target_epoch: Epoch
+
+
+class FinalizedRecord(_Value):
+    """Blocks (oldest first, stored before or in the same batch) that are final now, and the votes that prove it."""
+
+    blocks: tuple[Digest, ...]
+    checkpoint: Digest
+    certificate: tuple[bytes, ...]
+
+
+class DiscardRecord(_Value):
+    """Blocks of abandoned branches: a later checkpoint is final on another branch."""
+
+    blocks: tuple[Digest, ...]
+
+
+class EvidenceRecord(_Value):
+    """Two signed objects that prove an offence, and the rule they break."""
+
+    rule: Literal["double-proposal", "double-vote", "surround-vote"]
+    offender: NodeId
+    first: bytes
+    second: bytes
+
+
+Record = BlockRecord | VoteRecord | FinalizedRecord | DiscardRecord | EvidenceRecord
+
+
+class Restored(_Value):
+    """What a node finds in its ledger when it starts. All raw objects are this node's own records, already verified.
+
+    ``finalized`` is the last finalized block's header envelope (empty: genesis). ``recent`` lists (id, valid_until) of
+    each finalized transaction whose valid_until ≥ the finalized height. ``blocks`` are the unfinalized blocks by height,
+    ``votes`` all stored votes whose target is not below the finalized checkpoint, ``own_votes`` the newest own vote (or
+    none), ``certificate`` the votes that finalized ``finalized``.
+    """
+
+    finalized: bytes
+    certificate: tuple[bytes, ...]
+    recent: Sequence[tuple[Digest, int]]
+    blocks: tuple[BlockRecord, ...]
+    votes: tuple[VoteRecord, ...]
+    own_votes: tuple[VoteRecord, ...]
+
+
+# --- events ---------------------------------------------------------------------------------------------------------------
+
+
+class MessageReceived(_Value):
+    peer: NodeId
+    message: Message
+
+
+class PeerConnected(_Value):
+    peer: NodeId
+
+
+class PeerDisconnected(_Value):
+    peer: NodeId
+
+
+class TimerFired(_Value):
+    timer: str
+
+
+class TransactionsSubmitted(_Value):
+    """A client's transactions; the engine answers each request with exactly one Reply."""
+
+    request: int
+    transactions: tuple[bytes, ...]
+
+
+class WorkDone(_Value):
+    token: int
+    results: tuple[JobResult, ...]
+
+
+class Persisted(_Value):
+    """The records of Persist ``token`` are stored (durably, if that was asked)."""
+
+    token: int
+
+
+class Released(_Value):
+    """The operator lets the node propose what is pooled once (parameter ``propose: release``)."""
+
+
+Event = (
+    MessageReceived
+    | PeerConnected
+    | PeerDisconnected
+    | TimerFired
+    | TransactionsSubmitted
+    | WorkDone
+    | Persisted
+    | Released
+)
+
+
+# --- actions --------------------------------------------------------------------------------------------------------------
+
+
+class Send(_Value):
+    peer: NodeId
+    message: Message
+
+
+class Broadcast(_Value):
+    """Send to every connected peer."""
+
+    message: Message
+
+
+class SetTimer(_Value):
+    """Fire TimerFired(timer) at ``at`` (engine clock); setting it again moves it."""
+
+    timer: str
+    at: Nanoseconds
+
+
+class CancelTimer(_Value):
+    timer: str
+
+
+class Work(_Value):
+    """Do the jobs, in any thread; answer with WorkDone(token, results). Works may finish in any order."""
+
+    token: int
+    jobs: tuple[Job, ...]
+
+
+class Persist(_Value):
+    """Store the records in one transaction, after all earlier ones; answer with Persisted(token)."""
+
+    token: int
+    records: tuple[Record, ...]
+    durable: bool
+
+
+class AdmissionCode(Enum):
+    """What became of a submitted transaction; the value is the HTTP status of a single submission."""
+
+    ACCEPTED = 202
+    DUPLICATE = 409
+    MALFORMED = 400
+    UNKNOWN_SENDER = 403
+    BAD_SIGNATURE = 401
+    EXPIRED = 410
+    TOO_LARGE = 413
+    POOL_FULL = 429
+
+
+class Outcome(_Value):
+    """One transaction's outcome; ``id`` is None if it could not be decoded."""
+
+    code: AdmissionCode
+    id: Digest | None
+    detail: str
+
+
+class Reply(_Value):
+    """The answer to TransactionsSubmitted ``request``, one outcome for each transaction, in order."""
+
+    request: int
+    outcomes: tuple[Outcome, ...]
+
+
+class ServeFinalized(_Value):
+    """Read finalized blocks from the ledger and send them to the peer as FinalizedBlocks, at most 1 MiB (or one block)."""
+
+    peer: NodeId
+    from_height: Height
+
+
+class Misbehaviour(_Value):
+    """A peer broke the protocol; the network layer decides what follows."""
+
+    peer: NodeId
+    reason: str
+
+
+class TransactionTrace(_Value):
+    """Transactions passed a stage. ``local``: this node was the entry node."""
+
+    event: Literal["accepted", "included", "committed", "finalized", "expired", "rejected"]
+    ids: tuple[Digest, ...]
+    block: Digest | None = None
+    height: Height | None = None
+    local: bool = False
+
+
+class BlockTrace(_Value):
+    """A block passed a stage on this node. ``size`` is the body's bytes."""
+
+    event: Literal["proposed", "received", "verified", "adopted", "justified", "finalized", "rejected", "abandoned"]
+    id: Digest
+    height: Height
+    slot: Slot
+    epoch: Epoch
+    proposer: NodeId
+    size: int
+    transactions: int
+    detail: str = ""
+
+
+class VoteTrace(_Value):
+    """A vote was sent by this node, or counted when it came from another."""
+
+    event: Literal["sent", "received"]
+    voter: NodeId
+    target: Digest
+    target_epoch: Epoch
+    source_epoch: Epoch
+
+
+Action = (
+    Send
+    | Broadcast
+    | SetTimer
+    | CancelTimer
+    | Work
+    | Persist
+    | Reply
+    | ServeFinalized
+    | Misbehaviour
+    | TransactionTrace
+    | BlockTrace
+    | VoteTrace
+)
+
+
+# --- the engine -----------------------------------------------------------------------------------------------------------
+
+
+class EngineStatus(_Value):
+    """A snapshot for the operator. ``syncing`` while the node fetches finalized blocks that it lacks."""
+
+    head: Digest
+    head_height: Height
+    justified: Digest
+    justified_height: Height
+    finalized: Digest
+    finalized_height: Height
+    pool_transactions: int
+    pool_bytes: int
+    own_unfinalized: int
+    evidence: int
+    syncing: bool
+
+
+class Engine(Protocol):
+    """A deterministic state machine. ``now`` never decreases; every call returns the actions in the order to do them."""
+
+    def start(self, now: Nanoseconds) -> list[Action]:
+        """Begin (or begin again after a restart)."""
+        ...
+
+    def handle(self, event: Event, now: Nanoseconds) -> list[Action]:
+        """Process one event."""
+        ...
+
+    def status(self) -> EngineStatus:
+        """Return a snapshot."""
+        ...
+
+    def find_transaction(self, id: Digest) -> tuple[Literal["pooled", "included", "committed"], Digest | None] | None:
+        """Where an unfinalized transaction is on the head's branch (with its block), or None (ask the ledger)."""
+        ...
+
+    def find_block(self, id: Digest) -> BlockRecord | None:
+        """An unfinalized block with its body, if this node has it."""
+        ...

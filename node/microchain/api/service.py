@@ -29,8 +29,11 @@ class NodeService(Protocol):
         """Hand transactions to the engine and wait for the outcomes; NodeBusy if it can't take them."""
         ...
 
-    def release(self) -> None:
-        """Let the engine propose what is pooled once (workload ``rounds``)."""
+    def release(self, above: int | None = None) -> None:
+        """Let the engine propose what is pooled once (workload ``rounds``); void if a block above ``above`` has any.
+
+        POST /v1/release {"above": height}; without it, the head's height of now. See interface.Released.
+        """
         ...
 
     def extend_lease(self, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Literal
 
 import msgspec
@@ -51,7 +52,7 @@ class Parameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class RegistryEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One registered node. Keys are raw bytes (base64 in JSON); ``tls_key`` is the SHA-256 of its certificate's SPKI."""
+    """One registered node. Keys are raw bytes; ``tls_key`` is the SHA-256 of its certificate's SPKI."""
 
     name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     role: Literal["validator", "device"]
@@ -77,7 +78,9 @@ class Genesis(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def committee(self) -> Committee:
         """The fixed committee: every validator, weighted by credit."""
-        return Committee.from_entries([e for e in self.registry if e.role == "validator"], self.parameters.minimum_credit)
+        return Committee.from_entries(
+            [e for e in self.registry if e.role == "validator"], self.parameters.minimum_credit
+        )
 
 
 def node_id(signing_key: bytes) -> NodeId:
@@ -143,15 +146,9 @@ def decode_genesis(document: bytes) -> Genesis:
         genesis = msgspec.json.decode(document, type=Genesis)
     except msgspec.MsgspecError as error:
         raise GenesisError(f"genesis: {error}") from None
-    for what, values in (
-        ("name", [e.name for e in genesis.registry]),
-        ("signing key", [e.signing_key for e in genesis.registry]),
-        ("address", [e.address for e in genesis.registry if e.address]),
-    ):
-        if len(set(values)) != len(values):
-            repeated = next(v for v in values if values.count(v) > 1)
-            shown = repeated.hex()[:16] if isinstance(repeated, bytes) else repeated
-            raise GenesisError(f"genesis: {what} {shown} appears twice in the registry")
+    _refuse_repeated("name", [e.name for e in genesis.registry])
+    _refuse_repeated("signing key", [e.signing_key.hex() for e in genesis.registry])
+    _refuse_repeated("address", [e.address for e in genesis.registry if e.address])
     if not any(e.role == "validator" for e in genesis.registry):
         raise GenesisError("genesis: the registry lists no validator")
     if genesis.parameters.max_tx_bytes > genesis.parameters.max_block_bytes:
@@ -160,3 +157,9 @@ def decode_genesis(document: bytes) -> Genesis:
             f"{genesis.parameters.max_block_bytes}; no such transaction would fit into a block"
         )
     return genesis
+
+
+def _refuse_repeated(what: str, values: list[str]) -> None:
+    repeated = [value for value, count in Counter(values).items() if count > 1]
+    if repeated:
+        raise GenesisError(f"genesis: {what} {repeated[0][:64]} appears twice in the registry")

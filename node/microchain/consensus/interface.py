@@ -63,16 +63,16 @@ class _Value(Struct, frozen=True):
     pass
 
 
-# --- jobs: heavy cryptography, done outside the engine -----------------------------------------------------------------
+# --- jobs: heavy cryptography, done outside the engine ---
 
 
-class VerifySignatures(_Value):
+class VerifySignatures(_Value, frozen=True):
     """Check (public key, message, signature) triples. Result: tuple[bool, ...] in the same order."""
 
     items: tuple[tuple[bytes, bytes, bytes], ...]
 
 
-class VerifyProof(_Value):
+class VerifyProof(_Value, frozen=True):
     """Check a VRF proof. Result: the VRF output, or None if the proof is wrong."""
 
     public_key: bytes
@@ -80,19 +80,19 @@ class VerifyProof(_Value):
     proof: bytes
 
 
-class MerkleRoot(_Value):
+class MerkleRoot(_Value, frozen=True):
     """Compute the RFC 9162 root of the leaves. Result: Digest."""
 
     leaves: tuple[bytes, ...]
 
 
-class Prove(_Value):
+class Prove(_Value, frozen=True):
     """Prove with this node's VRF key. Result: (proof, output)."""
 
     alpha: bytes
 
 
-class Sign(_Value):
+class Sign(_Value, frozen=True):
     """Sign with this node's signing key. Result: the signature."""
 
     message: bytes
@@ -102,11 +102,14 @@ Job = VerifySignatures | VerifyProof | MerkleRoot | Prove | Sign
 JobResult = tuple[bool, ...] | tuple[bytes, bytes] | bytes | None
 
 
-# --- records: what the ledger stores ------------------------------------------------------------------------------------
+# --- records: what the ledger stores ---
 
 
-class BlockRecord(_Value):
-    """A block with its body. ``own`` marks this node's own proposal, kept byte for byte for re-sending."""
+class BlockRecord(_Value, frozen=True):
+    """A block with its body. ``own`` marks this node's own proposal, kept byte for byte for re-sending.
+
+    ``state`` is the engine's own state after the block, opaque to the ledger, which gives it back in `Restored`.
+    """
 
     id: Digest
     height: Height
@@ -115,10 +118,11 @@ class BlockRecord(_Value):
     transactions: tuple[bytes, ...]
     transaction_ids: tuple[Digest, ...]
     votes: tuple[bytes, ...]
+    state: bytes
     own: bool
 
 
-class VoteRecord(_Value):
+class VoteRecord(_Value, frozen=True):
     """A vote. ``own`` marks the journal entry of this node's own vote."""
 
     id: Digest
@@ -129,7 +133,7 @@ class VoteRecord(_Value):
     target_epoch: Epoch
 
 
-class FinalizedRecord(_Value):
+class FinalizedRecord(_Value, frozen=True):
     """Blocks (oldest first, stored before or in the same batch) that are final now, and the votes that prove it."""
 
     blocks: tuple[Digest, ...]
@@ -137,13 +141,13 @@ class FinalizedRecord(_Value):
     certificate: tuple[bytes, ...]
 
 
-class DiscardRecord(_Value):
+class DiscardRecord(_Value, frozen=True):
     """Blocks of abandoned branches: a later checkpoint is final on another branch."""
 
     blocks: tuple[Digest, ...]
 
 
-class EvidenceRecord(_Value):
+class EvidenceRecord(_Value, frozen=True):
     """Two signed objects that prove an offence, and the rule they break."""
 
     rule: Literal["double-proposal", "double-vote", "surround-vote"]
@@ -155,16 +159,17 @@ class EvidenceRecord(_Value):
 Record = BlockRecord | VoteRecord | FinalizedRecord | DiscardRecord | EvidenceRecord
 
 
-class Restored(_Value):
+class Restored(_Value, frozen=True):
     """What a node finds in its ledger when it starts. All raw objects are this node's own records, already verified.
 
-    ``finalized`` is the last finalized block's header envelope (empty: genesis). ``recent`` lists (id, valid_until) of
-    each finalized transaction whose valid_until ≥ the finalized height. ``blocks`` are the unfinalized blocks by height,
+    ``finalized`` is the last finalized block's header envelope and ``state`` its BlockRecord.state (empty: genesis). ``recent`` lists (id, valid_until)
+    of each finalized transaction whose valid_until ≥ the finalized height. ``blocks`` are the unfinalized by height,
     ``votes`` all stored votes whose target is not below the finalized checkpoint, ``own_votes`` the newest own vote (or
     none), ``certificate`` the votes that finalized ``finalized``.
     """
 
     finalized: bytes
+    state: bytes
     certificate: tuple[bytes, ...]
     recent: Sequence[tuple[Digest, int]]
     blocks: tuple[BlockRecord, ...]
@@ -172,46 +177,52 @@ class Restored(_Value):
     own_votes: tuple[VoteRecord, ...]
 
 
-# --- events ---------------------------------------------------------------------------------------------------------------
+# --- events ---
 
 
-class MessageReceived(_Value):
+class MessageReceived(_Value, frozen=True):
     peer: NodeId
     message: Message
 
 
-class PeerConnected(_Value):
+class PeerConnected(_Value, frozen=True):
     peer: NodeId
 
 
-class PeerDisconnected(_Value):
+class PeerDisconnected(_Value, frozen=True):
     peer: NodeId
 
 
-class TimerFired(_Value):
+class TimerFired(_Value, frozen=True):
     timer: str
 
 
-class TransactionsSubmitted(_Value):
+class TransactionsSubmitted(_Value, frozen=True):
     """A client's transactions; the engine answers each request with exactly one Reply."""
 
     request: int
     transactions: tuple[bytes, ...]
 
 
-class WorkDone(_Value):
+class WorkDone(_Value, frozen=True):
     token: int
     results: tuple[JobResult, ...]
 
 
-class Persisted(_Value):
+class Persisted(_Value, frozen=True):
     """The records of Persist ``token`` are stored (durably, if that was asked)."""
 
     token: int
 
 
-class Released(_Value):
-    """The operator lets the node propose what is pooled once (parameter ``propose: release``)."""
+class Released(_Value, frozen=True):
+    """The operator lets the node propose what is pooled once (parameter ``propose: release``).
+
+    It is void once a block above height ``above`` carries transactions (None: above the head of now), so that a late
+    release cannot leak into the next round.
+    """
+
+    above: Height | None = None
 
 
 Event = (
@@ -226,39 +237,39 @@ Event = (
 )
 
 
-# --- actions --------------------------------------------------------------------------------------------------------------
+# --- actions ---
 
 
-class Send(_Value):
+class Send(_Value, frozen=True):
     peer: NodeId
     message: Message
 
 
-class Broadcast(_Value):
+class Broadcast(_Value, frozen=True):
     """Send to every connected peer."""
 
     message: Message
 
 
-class SetTimer(_Value):
+class SetTimer(_Value, frozen=True):
     """Fire TimerFired(timer) at ``at`` (engine clock); setting it again moves it."""
 
     timer: str
     at: Nanoseconds
 
 
-class CancelTimer(_Value):
+class CancelTimer(_Value, frozen=True):
     timer: str
 
 
-class Work(_Value):
+class Work(_Value, frozen=True):
     """Do the jobs, in any thread; answer with WorkDone(token, results). Works may finish in any order."""
 
     token: int
     jobs: tuple[Job, ...]
 
 
-class Persist(_Value):
+class Persist(_Value, frozen=True):
     """Store the records in one transaction, after all earlier ones; answer with Persisted(token)."""
 
     token: int
@@ -279,7 +290,7 @@ class AdmissionCode(Enum):
     POOL_FULL = 429
 
 
-class Outcome(_Value):
+class Outcome(_Value, frozen=True):
     """One transaction's outcome; ``id`` is None if it could not be decoded."""
 
     code: AdmissionCode
@@ -287,28 +298,28 @@ class Outcome(_Value):
     detail: str
 
 
-class Reply(_Value):
+class Reply(_Value, frozen=True):
     """The answer to TransactionsSubmitted ``request``, one outcome for each transaction, in order."""
 
     request: int
     outcomes: tuple[Outcome, ...]
 
 
-class ServeFinalized(_Value):
-    """Read finalized blocks from the ledger and send them to the peer as FinalizedBlocks, at most 1 MiB (or one block)."""
+class ServeFinalized(_Value, frozen=True):
+    """Read finalized blocks from the ledger and send them to the peer: 1 MiB at most, or one block."""
 
     peer: NodeId
     from_height: Height
 
 
-class Misbehaviour(_Value):
+class Misbehaviour(_Value, frozen=True):
     """A peer broke the protocol; the network layer decides what follows."""
 
     peer: NodeId
     reason: str
 
 
-class TransactionTrace(_Value):
+class TransactionTrace(_Value, frozen=True):
     """Transactions passed a stage. ``local``: this node was the entry node."""
 
     event: Literal["accepted", "included", "committed", "finalized", "expired", "rejected"]
@@ -318,7 +329,7 @@ class TransactionTrace(_Value):
     local: bool = False
 
 
-class BlockTrace(_Value):
+class BlockTrace(_Value, frozen=True):
     """A block passed a stage on this node. ``size`` is the body's bytes."""
 
     event: Literal["proposed", "received", "verified", "adopted", "justified", "finalized", "rejected", "abandoned"]
@@ -332,7 +343,7 @@ class BlockTrace(_Value):
     detail: str = ""
 
 
-class VoteTrace(_Value):
+class VoteTrace(_Value, frozen=True):
     """A vote was sent by this node, or counted when it came from another."""
 
     event: Literal["sent", "received"]
@@ -358,10 +369,10 @@ Action = (
 )
 
 
-# --- the engine -----------------------------------------------------------------------------------------------------------
+# --- the engine ---
 
 
-class EngineStatus(_Value):
+class EngineStatus(_Value, frozen=True):
     """A snapshot for the operator. ``syncing`` while the node fetches finalized blocks that it lacks."""
 
     head: Digest
@@ -378,7 +389,7 @@ class EngineStatus(_Value):
 
 
 class Engine(Protocol):
-    """A deterministic state machine. ``now`` never decreases; every call returns the actions in the order to do them."""
+    """A deterministic state machine. ``now`` never decreases; a call returns the actions in the order to do them."""
 
     def start(self, now: Nanoseconds) -> list[Action]:
         """Begin (or begin again after a restart)."""

@@ -42,23 +42,23 @@ class _Message(Struct, array_like=True, forbid_unknown_fields=True, frozen=True)
     pass
 
 
-class Transactions(_Message, tag=1):
+class Transactions(_Message, tag=1, frozen=True):
     """Whole transactions: pushed by the entry node, or the answer to GetTransactions."""
 
     transactions: Raws
 
 
-class TransactionIds(_Message, tag=2):
+class TransactionIds(_Message, tag=2, frozen=True):
     """Announces transactions that the sender can supply."""
 
     ids: Ids
 
 
-class GetTransactions(_Message, tag=3):
+class GetTransactions(_Message, tag=3, frozen=True):
     ids: Ids
 
 
-class CompactBlock(_Message, tag=4):
+class CompactBlock(_Message, tag=4, frozen=True):
     """A block by its header, transaction ids and votes; the receiver fetches the transactions it lacks."""
 
     header: Raw
@@ -66,7 +66,7 @@ class CompactBlock(_Message, tag=4):
     votes: Raws
 
 
-class FullBlock(_Message, tag=5):
+class FullBlock(_Message, tag=5, frozen=True):
     """A block with its transactions."""
 
     header: Raw
@@ -74,11 +74,11 @@ class FullBlock(_Message, tag=5):
     votes: Raws
 
 
-class Votes(_Message, tag=6):
+class Votes(_Message, tag=6, frozen=True):
     votes: Raws
 
 
-class Status(_Message, tag=7):
+class Status(_Message, tag=7, frozen=True):
     """Anti-entropy: what the sender has; ``vote`` is its own last vote, empty if none."""
 
     head: Id
@@ -90,34 +90,34 @@ class Status(_Message, tag=7):
     vote: Raw
 
 
-class GetHeaders(_Message, tag=8):
+class GetHeaders(_Message, tag=8, frozen=True):
     """Asks for the headers that lead from what the asker has finalized up to ``tip``, oldest first, at most 64."""
 
     tip: Id
     finalized: Id
 
 
-class Headers(_Message, tag=9):
+class Headers(_Message, tag=9, frozen=True):
     headers: Annotated[tuple[Raw, ...], Meta(max_length=64)]
 
 
-class GetBlocks(_Message, tag=10):
+class GetBlocks(_Message, tag=10, frozen=True):
     ids: Annotated[tuple[Id, ...], Meta(max_length=64)]
 
 
-class BlocksMissing(_Message, tag=11):
+class BlocksMissing(_Message, tag=11, frozen=True):
     """The answer for those of GetBlocks or GetHeaders that the sender does not have (any more)."""
 
     ids: Annotated[tuple[Id, ...], Meta(max_length=64)]
 
 
-class GetFinalized(_Message, tag=12):
+class GetFinalized(_Message, tag=12, frozen=True):
     """Asks for finalized blocks from a height on."""
 
     from_height: Annotated[int, Meta(ge=0)]
 
 
-class FinalizedBlocks(_Message, tag=13):
+class FinalizedBlocks(_Message, tag=13, frozen=True):
     """Consecutive finalized blocks, oldest first; ``certificate`` (votes) finalizes a later checkpoint, or is empty."""
 
     blocks: Annotated[tuple[FullBlock, ...], Meta(max_length=1024)]

@@ -220,4 +220,3 @@ def decode_vote(raw: bytes) -> Vote:
     """Decode a vote's envelope; MalformedObject says why not."""
     body, signed, signature = _decode(_vote_decoder, raw)
     return Vote(tagged_hash(VOTE_TAG, signed), raw, body, signature)
-

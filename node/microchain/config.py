@@ -1,0 +1,189 @@
+"""A validator's configuration file (TOML).
+
+Errors name the file, the line, the key and, for a key that does not exist, the nearest one that does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+__all__ = [
+    "Address",
+    "ApiSection",
+    "ConfigError",
+    "LeaseSection",
+    "ListenSection",
+    "NodeConfig",
+    "NodeSection",
+    "TelemetrySection",
+    "load_config",
+]
+
+
+class ConfigError(ValueError):
+    """A configuration file that no node can run with; the message names file, line and key."""
+
+
+class Address(str):
+    """``host:port`` (``[::1]:9101`` for IPv6) with its parts; ValueError if the text is none."""
+
+    host: str
+    """A name or IP address, without brackets."""
+    port: int
+
+    def __new__(cls, text: str) -> Address:
+        address = super().__new__(cls, text)
+        host, _, port = text.rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            raise ValueError(f"an IPv6 address needs brackets, as in [::1]:9101, not {text!r}")
+        if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+            raise ValueError(f"expected host:port, such as 127.0.0.1:9101, not {text!r}")
+        address.host, address.port = host, int(port)
+        return address
+
+
+class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class NodeSection(_Section, frozen=True):
+    """Who the node is. ``data`` holds the ledger and the spool, ``keys`` what ``microchain-node keys`` made."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    data: Path
+    genesis: Path
+    keys: Path
+
+
+class ListenSection(_Section, frozen=True):
+    """Where the node listens: for its peers, and for clients and the operator."""
+
+    peer: Address
+    api: Address
+
+
+class ApiSection(_Section, frozen=True):
+    """``token_file`` holds the token that requests which change something must carry."""
+
+    token_file: Path
+
+
+class TelemetrySection(_Section, frozen=True):
+    """What the points are tagged with, which share of the transactions is traced, and how large the spool may grow."""
+
+    run: str = ""
+    cell: str = ""
+    host: str = ""
+    sample: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    interval_s: Annotated[float, Meta(ge=0.1, le=3600)] = 1.0
+    max_spool_bytes: Annotated[int, Meta(ge=65536)] = 256 << 20
+
+
+class LeaseSection(_Section, frozen=True):
+    """The node stops itself ``seconds`` after the operator last extended its lease; 0: it runs until it is stopped."""
+
+    seconds: Annotated[float, Meta(ge=0)] = 900.0
+
+
+class NodeConfig(_Section, frozen=True):
+    """A whole configuration file."""
+
+    node: NodeSection
+    listen: ListenSection
+    api: ApiSection
+    telemetry: TelemetrySection = TelemetrySection()
+    lease: LeaseSection = LeaseSection()
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.node.data / "ledger.db"
+
+    @property
+    def spool_path(self) -> Path:
+        return self.node.data / "spool"
+
+
+def load_config(path: Path) -> NodeConfig:
+    """Read and check a configuration file; ConfigError says where it is wrong and what was expected."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: the configuration is not UTF-8 text") from None
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    try:
+        config = msgspec.convert(document, NodeConfig, dec_hook=_convert)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(path, text, document, str(error))) from None
+    if config.listen.peer == config.listen.api and config.listen.peer.port:
+        line = _line_of(text, "listen", "api")
+        raise ConfigError(f"{path}:{line}: listen.api: {config.listen.api} is the address of listen.peer as well")
+    return config
+
+
+def _convert(expected: type, value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a string, got {value!r}")
+    if expected is Address:
+        return Address(value)
+    if "\x00" in value or not Path(value).is_absolute():
+        raise ValueError(f"expected an absolute path, got {value!r}")
+    return Path(value)
+
+
+def _explain(path: Path, text: str, document: dict[str, Any], message: str) -> str:
+    """Turn msgspec's message (``what - at `$.section.key` ``) into one that names line and nearest key."""
+    what, _, where = message.partition(" - at `$")
+    keys = where.rstrip("`").strip(".").split(".") if where else []
+    field = re.search(r"field `([^`]*)`", what)
+    if field is None:
+        value = functools.reduce(lambda table, key: table[key], keys, document)
+        shown = "" if repr(value) in what else f", not {value!r}"
+        return f"{path}:{_line_of(text, *keys)}: {'.'.join(keys)}: {what}{shown}"
+    name = field[1]
+    dotted = ".".join([*keys, name])
+    if "missing" in what:
+        kind = "key" if keys else "section"
+        return f"{path}:{_line_of(text, *keys)}: the {kind} {dotted} is missing"
+    known = _keys_of(keys)
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"there are: {', '.join(known)}"
+    return f"{path}:{_line_of(text, *keys, name)}: unknown {'key' if keys else 'section'} {dotted}; {hint}"
+
+
+def _keys_of(section: list[str]) -> list[str]:
+    struct: Any = NodeConfig
+    for name in section:
+        struct = next(f.type for f in msgspec.structs.fields(struct) if f.name == name)
+    return [f.name for f in msgspec.structs.fields(struct)]
+
+
+def _line_of(text: str, *keys: str) -> int:
+    """Return the number of the line with key ``keys[1]`` in ``[keys[0]]``, else of the section's header, else 1."""
+    section, key, *_ = (*keys, "", "")
+    current, header = "", 1
+    for number, line in enumerate(text.splitlines(), start=1):
+        opened = re.match(r"\s*\[+\s*([^\]]*?)\s*\]", line)
+        if opened:
+            current = opened[1].strip("\"'")
+            if current == section:
+                header = number
+        elif current == section and key and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*[=.]""", line):
+            return number
+        elif not current and section and re.match(rf"""\s*["']?{re.escape(section)}["']?\s*[=.]""", line):
+            header = number
+    return header

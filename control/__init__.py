@@ -1,0 +1,1 @@
+"""The operator's side: experiment plans, the conductor, benchmarks and the command line."""

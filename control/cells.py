@@ -1,0 +1,126 @@
+"""A sweep is the product of an experiment's lists; each combination and repeat is one cell."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from itertools import product
+from typing import Annotated, Any, Literal
+
+import msgspec
+from microchain.consensus.genesis import Parameters
+from msgspec import Meta, Struct
+
+from control.spec import Entry, Experiment, RateWorkload, RoundsWorkload, TelemetrySettings, shown_size
+
+__all__ = ["Cell", "CellRate", "CellRounds", "CellWorkload", "compute_run_id", "expand"]
+
+LEASE_MARGIN_S = 900.0
+START_S = 8.0
+"""What genesis, start and collecting of a cell take, for the plan's estimate."""
+ROUNDS_IDLE_INTERVAL_MS = 600_000
+"""While rounds are measured no idle block may come between: longer than any round."""
+
+
+class CellRounds(Struct, tag="rounds", tag_field="kind", frozen=True, kw_only=True):
+    """The rounds workload of one cell, every number settled."""
+
+    rounds: int
+    warmup: int
+    transactions: int
+    transaction_bytes: int
+    timeout_s: float
+    entry: Entry
+
+
+class CellRate(Struct, tag="rate", tag_field="kind", frozen=True, kw_only=True):
+    """The open-loop workload of one cell, every number settled."""
+
+    rate: float
+    duration_s: float
+    warmup_s: float
+    drain_s: float
+    transaction_bytes: int
+    entry: Entry
+
+
+CellWorkload = CellRounds | CellRate
+
+
+class Cell(Struct, frozen=True, kw_only=True):
+    """``cell.json``: all that is needed to run one cell, given the deployed validators."""
+
+    id: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9.-]{0,63}$")]
+    run: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9-]{0,127}$")]
+    experiment: str
+    engine: Literal["microchain"]
+    validators: tuple[str, ...]
+    parameters: Parameters
+    telemetry: TelemetrySettings
+    workload: CellWorkload
+    seed: int
+    devices: int
+    planned_s: float
+    lease_s: float
+
+
+def expand(experiment: Experiment, run: str, validators: Sequence[str], signature: str) -> tuple[Cell, ...]:
+    """Return the cells in the order to run them: every combination once, then the repeats.
+
+    ``validators`` are the names to take committees from, in order; ``signature`` is the deployed scheme.
+    """
+    cells = []
+    combinations = product(experiment.validators, experiment.block_bytes, experiment.transaction_bytes)
+    for repeat, (count, block, size) in product(range(1, experiment.repeats + 1), list(combinations)):
+        cell_id = f"k{count}-b{shown_size(block)}-t{shown_size(size)}-r{repeat}"
+        workload = _settle(experiment, block, size)
+        planned = START_S + _workload_seconds(workload, count, block)
+        cells.append(
+            Cell(
+                id=cell_id,
+                run=run,
+                experiment=experiment.name,
+                engine=experiment.engine,
+                validators=tuple(validators[:count]),
+                parameters=_parameters(experiment, block, size, signature),
+                telemetry=experiment.telemetry,
+                workload=workload,
+                seed=_seed(experiment.seed, cell_id),
+                devices=experiment.devices,
+                planned_s=round(planned, 1),
+                lease_s=round(planned + LEASE_MARGIN_S, 1),
+            )
+        )
+    return tuple(cells)
+
+
+def compute_run_id(run: str, cell_id: str, attempt: int) -> str:
+    """Return the genesis run id (32 hex digits) of one attempt at a cell: each attempt is a chain of its own."""
+    return hashlib.sha256(f"{run}/{cell_id}/{attempt}".encode()).hexdigest()[:32]
+
+
+def _settle(experiment: Experiment, block: int, size: int) -> CellWorkload:
+    workload = experiment.workload
+    settings: dict[str, Any] = msgspec.structs.asdict(workload) | {"transaction_bytes": size}
+    if isinstance(workload, RateWorkload):
+        return CellRate(**settings)
+    settings["transactions"] = workload.transactions or block // size
+    return CellRounds(**settings)
+
+
+def _parameters(experiment: Experiment, block: int, size: int, signature: str) -> Parameters:
+    settings: dict[str, Any] = {"max_block_bytes": block, "max_tx_bytes": max(size, 1024), "signature": signature}
+    if isinstance(experiment.workload, RoundsWorkload):
+        settings |= {"propose": "release", "idle_interval_ms": ROUNDS_IDLE_INTERVAL_MS}
+    return msgspec.convert(settings | experiment.parameters, Parameters)
+
+
+def _workload_seconds(workload: CellWorkload, validators: int, block: int) -> float:
+    """A rough guess for the plan; the live display replaces it by what finished cells took."""
+    if isinstance(workload, CellRate):
+        return workload.warmup_s + workload.duration_s + 5.0
+    return (workload.rounds + workload.warmup) * (0.1 + 0.03 * validators + 0.3 * block / (1 << 20))
+
+
+def _seed(seed: int, cell_id: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{cell_id}".encode()).digest()[:8]) >> 1

@@ -9,6 +9,7 @@ import difflib
 import functools
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 __all__ = [
+    "NAME_PATTERN",
     "Address",
     "ApiSection",
     "ConfigError",
@@ -25,7 +27,11 @@ __all__ = [
     "NodeSection",
     "TelemetrySection",
     "load_config",
+    "suggest",
 ]
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+"""A node's name: it serves as a DNS label and as a file name."""
 
 
 class ConfigError(ValueError):
@@ -59,7 +65,7 @@ class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class NodeSection(_Section, frozen=True):
     """Who the node is. ``data`` holds the ledger and the spool, ``keys`` what ``microchain-node keys`` made."""
 
-    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    name: Annotated[str, Meta(pattern=NAME_PATTERN)]
     data: Path
     genesis: Path
     keys: Path
@@ -135,6 +141,12 @@ def load_config(path: Path) -> NodeConfig:
     return config
 
 
+def suggest(name: str, known: Sequence[str]) -> str:
+    """Return "did you mean …?" with the known name nearest to an unknown one, or else all known names."""
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {nearest[0]}?" if nearest else f"there are: {', '.join(known)}"
+
+
 def _convert(expected: type, value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError(f"expected a string, got {value!r}")
@@ -152,17 +164,14 @@ def _explain(path: Path, text: str, document: dict[str, Any], message: str) -> s
     field = re.search(r"field `([^`]*)`", what)
     if field is None:
         value = functools.reduce(lambda table, key: table[key], keys, document)
-        shown = "" if repr(value) in what else f", not {value!r}"
+        shown = "" if repr(value) in what else f" (it is {value!r})"
         return f"{path}:{_line_of(text, *keys)}: {'.'.join(keys)}: {what}{shown}"
     name = field[1]
     dotted = ".".join([*keys, name])
+    kind = "key" if keys else "section"
     if "missing" in what:
-        kind = "key" if keys else "section"
         return f"{path}:{_line_of(text, *keys)}: the {kind} {dotted} is missing"
-    known = _keys_of(keys)
-    nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else f"there are: {', '.join(known)}"
-    return f"{path}:{_line_of(text, *keys, name)}: unknown {'key' if keys else 'section'} {dotted}; {hint}"
+    return f"{path}:{_line_of(text, *keys, name)}: unknown {kind} {dotted}; {suggest(name, _keys_of(keys))}"
 
 
 def _keys_of(section: list[str]) -> list[str]:

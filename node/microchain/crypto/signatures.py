@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
     load_pem_private_key,
 )
-from nacl.bindings import crypto_sign_open
+from nacl.bindings import crypto_core_ed25519_is_valid_point, crypto_sign_open
 from nacl.exceptions import BadSignatureError
 
 __all__ = ["SCHEMES", "KeyFileError", "SignatureScheme", "SigningKey", "get_scheme"]
@@ -71,6 +71,10 @@ class SignatureScheme(Protocol):
         """Read a key that ``to_pem`` wrote; KeyFileError says why not."""
         ...
 
+    def is_public_key(self, public_key: bytes) -> bool:
+        """Whether it is a public key in the one encoding that this scheme has for it."""
+        ...
+
     def verify(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
         """Whether ``signature`` is the key's over ``message``; False, too, for a malformed key or signature."""
         ...
@@ -99,6 +103,9 @@ class _RsaScheme:
         if not isinstance(key, RSAPrivateKey) or not _is_standard(key.public_key()):
             raise KeyFileError(f"the key is not a {self.name} key (2048 bits, exponent 65537)")
         return _RsaKey(key)
+
+    def is_public_key(self, public_key: bytes) -> bool:
+        return len(public_key) == _RSA_PUBLIC_BYTES and _parse_rsa(public_key) is not None
 
     def verify(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
         key = _parse_rsa(public_key) if len(public_key) == _RSA_PUBLIC_BYTES else None
@@ -134,6 +141,9 @@ class _Ed25519Scheme:
         if not isinstance(key, Ed25519PrivateKey):
             raise KeyFileError(f"the key is not an {self.name} key")
         return _Ed25519Key(key)
+
+    def is_public_key(self, public_key: bytes) -> bool:
+        return len(public_key) == 32 and crypto_core_ed25519_is_valid_point(public_key)
 
     def verify(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
         if len(public_key) != 32 or len(signature) != 64:

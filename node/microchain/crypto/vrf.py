@@ -20,7 +20,7 @@ from nacl.bindings import (
     crypto_scalarmult_ed25519_noclamp,
 )
 
-__all__ = ["OUTPUT_BYTES", "PROOF_BYTES", "VrfKey", "verify_proof"]
+__all__ = ["OUTPUT_BYTES", "PROOF_BYTES", "VrfKey", "is_valid_key", "verify_proof"]
 
 PROOF_BYTES = 80
 OUTPUT_BYTES = 64
@@ -61,7 +61,7 @@ class VrfKey:
 
 def verify_proof(public_key: bytes, alpha: bytes, proof: bytes) -> bytes | None:
     """Return the 64-byte output that ``proof`` proves for ``alpha``, or None if key or proof is wrong (section 5.3)."""
-    if len(proof) != PROOF_BYTES or not _is_valid_point(public_key):
+    if len(proof) != PROOF_BYTES or not is_valid_key(public_key):
         return None
     gamma, challenge, s = proof[:32], proof[32:48], proof[48:]
     if int.from_bytes(s, "little") >= _ORDER or not crypto_core_ed25519_is_valid_point(gamma):
@@ -78,9 +78,9 @@ def verify_proof(public_key: bytes, alpha: bytes, proof: bytes) -> bytes | None:
 
 
 @lru_cache(maxsize=1024)
-def _is_valid_point(point: bytes) -> bool:
+def is_valid_key(public_key: bytes) -> bool:
     """Whether it is the canonical encoding of a point of the prime-order subgroup other than the identity."""
-    return len(point) == 32 and crypto_core_ed25519_is_valid_point(point)
+    return len(public_key) == 32 and crypto_core_ed25519_is_valid_point(public_key)
 
 
 def _times_cofactor(point: bytes) -> bytes:

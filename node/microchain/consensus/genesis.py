@@ -96,10 +96,11 @@ class Member(Struct, frozen=True):
     signing_key: bytes
     vrf_key: bytes
     weight: Weight
+    index: int
 
 
 class Committee(Struct, frozen=True):
-    """The members in order of id; ``total`` is the sum of their weights."""
+    """The members in order of id; ``total`` is the sum of their weights; sets of members are bit masks of ``index``."""
 
     members: tuple[Member, ...]
     by_id: dict[NodeId, Member]
@@ -109,21 +110,24 @@ class Committee(Struct, frozen=True):
     @classmethod
     def from_entries(cls, entries: list[RegistryEntry], minimum_credit: int) -> Committee:
         weights = compute_weights([e.credit for e in entries], minimum_credit)
+        weighted = sorted(
+            ((node_id(e.signing_key), e, weight) for e, weight in zip(entries, weights, strict=True)),
+            key=lambda item: item[0],
+        )
         members = tuple(
-            sorted(
-                (
-                    Member(node_id(e.signing_key), e.name, e.signing_key, e.vrf_key, weight)
-                    for e, weight in zip(entries, weights, strict=True)
-                ),
-                key=lambda m: m.id,
-            )
+            Member(id, e.name, e.signing_key, e.vrf_key, weight, index)
+            for index, (id, e, weight) in enumerate(weighted)
         )
         leaves = [m.id + m.weight.to_bytes(8, "big") for m in members]
         return cls(members, {m.id: m for m in members}, Weight(sum(m.weight for m in members)), merkle_root(leaves))
 
-    def is_supermajority(self, weight: int) -> bool:
-        """Whether ``weight`` is strictly more than two thirds of the total."""
-        return 3 * weight > 2 * self.total
+    def weight_of(self, mask: int) -> Weight:
+        """Sum the weights of the members whose bits are set in ``mask``."""
+        return Weight(sum(member.weight for member in self.members if mask >> member.index & 1))
+
+    def is_supermajority(self, mask: int) -> bool:
+        """Whether the members of ``mask`` hold strictly more than two thirds of the total weight."""
+        return 3 * self.weight_of(mask) > 2 * self.total
 
 
 def compute_weights(credits: list[int], minimum_credit: int = 10) -> list[Weight]:

@@ -162,10 +162,10 @@ Record = BlockRecord | VoteRecord | FinalizedRecord | DiscardRecord | EvidenceRe
 class Restored(_Value, frozen=True):
     """What a node finds in its ledger when it starts. All raw objects are this node's own records, already verified.
 
-    ``finalized`` is the last finalized block's header envelope and ``state`` its BlockRecord.state (empty: genesis). ``recent`` lists (id, valid_until)
-    of each finalized transaction whose valid_until ≥ the finalized height. ``blocks`` are the unfinalized by height,
-    ``votes`` all stored votes whose target is not below the finalized checkpoint, ``own_votes`` the newest own vote (or
-    none), ``certificate`` the votes that finalized ``finalized``.
+    ``finalized`` is the last finalized block's header envelope and ``state`` its BlockRecord.state (empty: genesis).
+    ``recent`` lists (id, valid_until) of each finalized transaction whose valid_until ≥ finalized height. ``blocks``
+    are the unfinalized by height, ``votes`` all stored votes whose target is not below the finalized checkpoint,
+    ``own_votes`` the newest own vote (or none), ``certificate`` the votes that finalized ``finalized``.
     """
 
     finalized: bytes

@@ -1,0 +1,206 @@
+"""The unfinalized blocks, all validated, as a tree above the last finalized one; fork choice and holding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+from microchain.consensus.branch import BranchState, encode_branch
+from microchain.consensus.genesis import Parameters
+from microchain.consensus.interface import BlockRecord
+from microchain.consensus.lottery import Candidate, Lottery
+from microchain.consensus.objects import Vote
+from microchain.consensus.types import Digest, Epoch, Height, Nanoseconds, NodeId, Slot
+
+__all__ = ["MILLISECOND", "Block", "Tree", "epoch_of", "is_checkpoint"]
+
+MILLISECOND = 1_000_000
+
+
+def epoch_of(height: int, parameters: Parameters) -> Epoch:
+    """The epoch that a height belongs to; genesis is epoch 0's checkpoint."""
+    return Epoch(-(-height // parameters.epoch_blocks))
+
+
+def is_checkpoint(height: int, parameters: Parameters) -> bool:
+    """Whether a height is the last of its epoch."""
+    return height % parameters.epoch_blocks == 0
+
+
+class Block:
+    """A validated block. ``release``: used no earlier; ``justified``: by votes known here, in blocks or not."""
+
+    __slots__ = (
+        "adopted_at",
+        "candidate",
+        "checkpoint",
+        "epoch",
+        "expiries",
+        "header",
+        "height",
+        "id",
+        "justified",
+        "lottery",
+        "own",
+        "parent",
+        "persisted",
+        "proposer",
+        "release",
+        "size",
+        "slot",
+        "state",
+        "synced",
+        "transaction_ids",
+        "transactions",
+        "vote_mask",
+        "votes",
+    )
+
+    def __init__(
+        self,
+        *,
+        id: Digest,
+        parent: Digest,
+        height: Height,
+        slot: Slot,
+        epoch: Epoch,
+        checkpoint: bool,
+        proposer: NodeId,
+        header: bytes,
+        state: BranchState,
+        lottery: Lottery,
+        candidate: Candidate | None,
+    ) -> None:
+        self.id, self.parent, self.height, self.slot = id, parent, height, slot
+        self.epoch, self.checkpoint, self.proposer, self.header = epoch, checkpoint, proposer, header
+        self.state, self.lottery, self.candidate = state, lottery, candidate
+        self.transactions: tuple[bytes, ...] = ()
+        self.transaction_ids: tuple[Digest, ...] = ()
+        self.expiries: tuple[int, ...] = ()
+        self.votes: tuple[Vote, ...] = ()
+        self.size = 0
+        self.own = self.persisted = self.synced = self.justified = False
+        self.vote_mask = 0
+        self.release = Nanoseconds(0)
+        self.adopted_at: Nanoseconds | None = None
+
+    def record(self) -> BlockRecord:
+        """Return what the ledger keeps of this block."""
+        return BlockRecord(
+            self.id,
+            self.height,
+            self.parent,
+            self.header,
+            self.transactions,
+            self.transaction_ids,
+            tuple(vote.raw for vote in self.votes),
+            encode_branch(self.state),
+            self.own,
+        )
+
+    def preference(self) -> tuple[int, Fraction, Digest]:
+        """Where two branches part, the lower one of these is preferred."""
+        if self.candidate is None:
+            return (self.slot, Fraction(0), self.id)
+        return (self.slot, Fraction(self.candidate.ticket, self.candidate.member.weight), self.id)
+
+
+class Tree:
+    """Validated blocks that descend from ``root``, the last finalized checkpoint (or genesis)."""
+
+    def __init__(self, root: Block, parameters: Parameters) -> None:
+        self.root = root
+        self.blocks: dict[Digest, Block] = {root.id: root}
+        self.children: dict[Digest, list[Block]] = {}
+        self._parameters = parameters
+
+    def insert(self, block: Block) -> None:
+        """Add a block whose parent is here."""
+        self.blocks[block.id] = block
+        self.children.setdefault(block.parent, []).append(block)
+        self._hold(block)
+
+    def path(self, block: Block) -> list[Block]:
+        """Return the blocks from just above the root up to ``block``, lowest first."""
+        path = []
+        while block is not self.root:
+            path.append(block)
+            block = self.blocks[block.parent]
+        path.reverse()
+        return path
+
+    def ancestors(self, block: Block) -> Iterator[Block]:
+        """Yield ``block`` and what is below it, down to the root."""
+        while True:
+            yield block
+            if block is self.root:
+                return
+            block = self.blocks[block.parent]
+
+    def slot_timeout(self, parent: Block) -> Nanoseconds:
+        """Δ after ``parent``: doubled for every two epochs without finality beyond three, at most eightfold."""
+        behind = parent.epoch - parent.state.finalized_epoch
+        doublings = min(3, max(0, behind - 3) // 2)
+        return Nanoseconds((self._parameters.slot_timeout_ms * MILLISECOND) << doublings)
+
+    def _hold(self, block: Block) -> None:
+        parent = self.blocks[block.parent]
+        if block.synced or block.justified:
+            block.release = Nanoseconds(0)
+            return
+        base = parent.adopted_at or Nanoseconds(0) if parent is self.root else parent.release
+        rank = block.candidate.rank if block.candidate else 0
+        block.release = Nanoseconds(base + rank * self.slot_timeout(parent))
+
+    def unhold(self, block: Block) -> None:
+        """Two thirds of the weight voted for ``block``: it and its ancestors need no holding any more."""
+        for ancestor in self.ancestors(block):
+            ancestor.release = Nanoseconds(0)
+
+    def best_head(self, now: Nanoseconds) -> tuple[Block, Nanoseconds | None]:
+        """Return the head by fork choice, and when a held block will be usable next (None: none is held).
+
+        Of the usable blocks: the highest justified checkpoint on the branch, then the greatest height, then, where two
+        branches part, the preferred child. A walk in order of preference that only a better branch displaces does it.
+        """
+        best, best_key = self.root, (self.root.epoch, self.root.height)
+        next_release: Nanoseconds | None = None
+        stack = [(self.root, self.root.epoch)]
+        while stack:
+            block, justified = stack.pop()
+            if block.justified:
+                justified = max(justified, block.epoch)
+            if (justified, block.height) > best_key:
+                best, best_key = block, (justified, block.height)
+            children = self.children.get(block.id)
+            if not children:
+                continue
+            if len(children) > 1:
+                children = sorted(children, key=Block.preference, reverse=True)
+            for child in children:
+                if child.release <= now:
+                    stack.append((child, justified))
+                elif next_release is None or child.release < next_release:
+                    next_release = child.release
+        return best, next_release
+
+    def prune(self, root: Block) -> tuple[list[Block], list[Block]]:
+        """Make ``root`` the root; return (finalized blocks lowest first, abandoned blocks)."""
+        finalized = self.path(root)
+        kept = {root.id: root}
+        stack = [root]
+        while stack:
+            for child in self.children.get(stack.pop().id, ()):
+                kept[child.id] = child
+                stack.append(child)
+        final_ids = {block.id for block in finalized}
+        abandoned = [
+            b for b in self.blocks.values() if b.id not in kept and b.id not in final_ids and b is not self.root
+        ]
+        self.blocks = kept
+        self.children = {id: children for id, children in self.children.items() if id in kept}
+        self.root = root
+        for block in sorted(kept.values(), key=lambda b: b.height):
+            if block is not root and block.release:
+                self._hold(block)
+        return finalized, abandoned

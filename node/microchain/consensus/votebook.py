@@ -1,0 +1,89 @@
+"""Verified votes, bounded: two for each voter and epoch near the finalized one, each voter's newest beyond."""
+
+from __future__ import annotations
+
+from microchain.consensus.branch import VOTE_WINDOW
+from microchain.consensus.genesis import Committee
+from microchain.consensus.interface import EvidenceRecord
+from microchain.consensus.objects import Vote
+from microchain.consensus.types import Digest, Epoch, NodeId
+
+__all__ = ["VoteBook"]
+
+
+class VoteBook:
+    """Votes by target and by voter. Only votes whose signature was checked come in."""
+
+    def __init__(self, committee: Committee) -> None:
+        self._committee = committee
+        self._by_voter: dict[NodeId, dict[int, list[Vote]]] = {member.id: {} for member in committee.members}
+        self._by_target: dict[Digest, dict[NodeId, Vote]] = {}
+        self._raw: dict[Digest, bytes] = {}
+        self._floor = 0
+
+    def knows(self, vote: Vote) -> bool:
+        """Whether exactly these bytes were verified before."""
+        return self._raw.get(vote.id) == vote.raw
+
+    def for_target(self, target: Digest) -> dict[NodeId, Vote]:
+        """Return the votes for a checkpoint, by voter."""
+        return self._by_target.get(target, {})
+
+    def targets(self) -> dict[Digest, dict[NodeId, Vote]]:
+        """Return all votes by target and voter."""
+        return self._by_target
+
+    def add(self, vote: Vote) -> tuple[bool, EvidenceRecord | None]:
+        """Take a verified vote; return (whether it is kept and new, evidence of the voter's offence if there is any)."""
+        epoch, slots = int(vote.target_epoch), self._by_voter[vote.voter]
+        if vote.id in self._raw or epoch <= self._floor:
+            return False, None
+        evidence = self._offence(vote)
+        same = slots.setdefault(epoch, [])
+        if len(same) >= 2:
+            return False, evidence
+        if epoch > self._floor + VOTE_WINDOW:
+            beyond = [e for e in slots if e > self._floor + VOTE_WINDOW and slots[e]]
+            if beyond and max(beyond) > epoch:
+                if not same:
+                    del slots[epoch]
+                return False, evidence
+            for older in beyond:
+                if older < epoch:
+                    self._forget(vote.voter, older)
+        same.append(vote)
+        self._raw[vote.id] = vote.raw
+        self._by_target.setdefault(vote.target, {}).setdefault(vote.voter, vote)
+        return True, evidence
+
+    def prune(self, floor: Epoch) -> None:
+        """Forget the votes for checkpoints of epochs up to ``floor``."""
+        if floor <= self._floor:
+            return
+        self._floor = floor
+        for voter, slots in self._by_voter.items():
+            for epoch in [e for e in slots if e <= floor]:
+                self._forget(voter, epoch)
+
+    def _forget(self, voter: NodeId, epoch: int) -> None:
+        for vote in self._by_voter[voter].pop(epoch):
+            self._raw.pop(vote.id, None)
+            votes = self._by_target.get(vote.target)
+            if votes is not None:
+                votes.pop(voter, None)
+                if not votes:
+                    del self._by_target[vote.target]
+
+    def _offence(self, vote: Vote) -> EvidenceRecord | None:
+        body = vote.body
+        for votes in self._by_voter[vote.voter].values():
+            for other in votes:
+                old = other.body
+                if old.dynasty != body.dynasty:
+                    continue
+                if old.target_epoch == body.target_epoch:
+                    return EvidenceRecord("double-vote", vote.voter, other.raw, vote.raw)
+                inner, outer = (old, body) if old.target_epoch < body.target_epoch else (body, old)
+                if outer.source_epoch < inner.source_epoch:
+                    return EvidenceRecord("surround-vote", vote.voter, other.raw, vote.raw)
+        return None

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from control.spec import Entry, Experiment, RateWorkload, RoundsWorkload, TelemetrySettings, shown_size
 
-__all__ = ["Cell", "CellRate", "CellRounds", "CellWorkload", "compute_run_id", "expand"]
+__all__ = ["Cell", "CellRate", "CellRounds", "CellWorkload", "Combination", "combinations", "compute_run_id", "expand"]
 
 LEASE_MARGIN_S = 900.0
 START_S = 8.0
@@ -64,34 +64,30 @@ class Cell(Struct, frozen=True, kw_only=True):
     lease_s: float
 
 
-def expand(experiment: Experiment, run: str, validators: Sequence[str], signature: str) -> tuple[Cell, ...]:
-    """Return the cells in the order to run them: every combination once, then the repeats.
+class Combination(Struct, frozen=True):
+    """One point of a sweep: committee size, block and transaction bytes, and which repeat of it."""
 
-    ``validators`` are the names to take committees from, in order; ``signature`` is the deployed scheme.
-    """
-    cells = []
-    combinations = product(experiment.validators, experiment.block_bytes, experiment.transaction_bytes)
-    for repeat, (count, block, size) in product(range(1, experiment.repeats + 1), list(combinations)):
-        cell_id = f"k{count}-b{shown_size(block)}-t{shown_size(size)}-r{repeat}"
-        workload = _settle(experiment, block, size)
-        planned = START_S + _workload_seconds(workload, count, block)
-        cells.append(
-            Cell(
-                id=cell_id,
-                run=run,
-                experiment=experiment.name,
-                engine=experiment.engine,
-                validators=tuple(validators[:count]),
-                parameters=_parameters(experiment, block, size, signature),
-                telemetry=experiment.telemetry,
-                workload=workload,
-                seed=_seed(experiment.seed, cell_id),
-                devices=experiment.devices,
-                planned_s=round(planned, 1),
-                lease_s=round(planned + LEASE_MARGIN_S, 1),
-            )
-        )
-    return tuple(cells)
+    validators: int
+    block_bytes: int
+    transaction_bytes: int
+    repeat: int
+
+    @property
+    def id(self) -> str:
+        """The cell's id, such as ``k4-b128K-t1K-r1``."""
+        block, size = shown_size(self.block_bytes), shown_size(self.transaction_bytes)
+        return f"k{self.validators}-b{block}-t{size}-r{self.repeat}"
+
+
+def combinations(experiment: Experiment) -> tuple[Combination, ...]:
+    """Return the sweep in the order to run it: every combination once, then the repeats, so that drift hits all."""
+    swept = list(product(experiment.validators, experiment.block_bytes, experiment.transaction_bytes))
+    return tuple(Combination(*values, repeat) for repeat in range(1, experiment.repeats + 1) for values in swept)
+
+
+def expand(experiment: Experiment, run: str, validators: Sequence[str], signature: str) -> tuple[Cell, ...]:
+    """Return the cells of a run. ``validators`` are the names to take committees from, in order."""
+    return tuple(_make_cell(experiment, c, run, validators, signature) for c in combinations(experiment))
 
 
 def compute_run_id(run: str, cell_id: str, attempt: int) -> str:
@@ -99,28 +95,47 @@ def compute_run_id(run: str, cell_id: str, attempt: int) -> str:
     return hashlib.sha256(f"{run}/{cell_id}/{attempt}".encode()).hexdigest()[:32]
 
 
-def _settle(experiment: Experiment, block: int, size: int) -> CellWorkload:
+def _make_cell(experiment: Experiment, c: Combination, run: str, validators: Sequence[str], signature: str) -> Cell:
+    workload = _settle(experiment, c)
+    planned = START_S + _workload_seconds(workload, c)
+    return Cell(
+        id=c.id,
+        run=run,
+        experiment=experiment.name,
+        engine=experiment.engine,
+        validators=tuple(validators[: c.validators]),
+        parameters=_parameters(experiment, c, signature),
+        telemetry=experiment.telemetry,
+        workload=workload,
+        seed=int.from_bytes(hashlib.sha256(f"{experiment.seed}/{c.id}".encode()).digest()[:8]) >> 1,
+        devices=experiment.devices,
+        planned_s=round(planned, 1),
+        lease_s=round(planned + LEASE_MARGIN_S, 1),
+    )
+
+
+def _settle(experiment: Experiment, c: Combination) -> CellWorkload:
     workload = experiment.workload
-    settings: dict[str, Any] = msgspec.structs.asdict(workload) | {"transaction_bytes": size}
+    settings: dict[str, Any] = msgspec.structs.asdict(workload) | {"transaction_bytes": c.transaction_bytes}
     if isinstance(workload, RateWorkload):
         return CellRate(**settings)
-    settings["transactions"] = workload.transactions or block // size
+    settings["transactions"] = workload.transactions or c.block_bytes // c.transaction_bytes
     return CellRounds(**settings)
 
 
-def _parameters(experiment: Experiment, block: int, size: int, signature: str) -> Parameters:
-    settings: dict[str, Any] = {"max_block_bytes": block, "max_tx_bytes": max(size, 1024), "signature": signature}
+def _parameters(experiment: Experiment, c: Combination, signature: str) -> Parameters:
+    settings: dict[str, Any] = {
+        "max_block_bytes": c.block_bytes,
+        "max_tx_bytes": c.transaction_bytes,
+        "signature": signature,
+    }
     if isinstance(experiment.workload, RoundsWorkload):
         settings |= {"propose": "release", "idle_interval_ms": ROUNDS_IDLE_INTERVAL_MS}
     return msgspec.convert(settings | experiment.parameters, Parameters)
 
 
-def _workload_seconds(workload: CellWorkload, validators: int, block: int) -> float:
+def _workload_seconds(workload: CellWorkload, c: Combination) -> float:
     """A rough guess for the plan; the live display replaces it by what finished cells took."""
     if isinstance(workload, CellRate):
         return workload.warmup_s + workload.duration_s + 5.0
-    return (workload.rounds + workload.warmup) * (0.1 + 0.03 * validators + 0.3 * block / (1 << 20))
-
-
-def _seed(seed: int, cell_id: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{cell_id}".encode()).digest()[:8]) >> 1
+    return (workload.rounds + workload.warmup) * (0.1 + 0.03 * c.validators + 0.3 * c.block_bytes / (1 << 20))

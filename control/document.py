@@ -58,8 +58,8 @@ def read_document(path: Path, name: str | None = None) -> Document:
         _check_events(file, text)
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise SpecError(file, [Problem(mark.line + 1 if mark else 1, f"is not YAML: {error.problem}")]) from None
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpecError(file, [Problem(line, f"is not YAML: {error.problem}")]) from None
     except yaml.YAMLError as error:
         raise SpecError(file, [Problem(1, f"is not YAML: {error}")]) from None
     if not isinstance(root, yaml.MappingNode):
@@ -75,11 +75,12 @@ def _check_events(file: str, text: str) -> None:
     """Refuse what could make a small file expensive, before anything recursive sees it."""
     depth = documents = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise SpecError(file, [Problem(line, "anchors and aliases (&, *) are not allowed; write the value again")])
-        if getattr(event, "tag", None) is not None:
-            raise SpecError(file, [Problem(line, f"tags are not allowed: {event.tag}")])
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise SpecError(file, [Problem(line, f"tags are not allowed: {tag}")])
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
@@ -132,7 +133,7 @@ class _Reader:
             self.problems.append(Problem(line, f"YAML reads {_shown(node)} as a {kind}; put it in quotes"))
             return None
         try:
-            value = self._constructor.construct_object(node)  # type: ignore[no-untyped-call]
+            value = self._constructor.construct_object(node)
         except (ValueError, yaml.YAMLError):
             self.problems.append(Problem(line, f"{_shown(node)} is no number that can be used"))
             return None

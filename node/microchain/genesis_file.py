@@ -91,7 +91,7 @@ def _entry(node: Bundle, parameters: Parameters, address: str) -> RegistryEntry:
         try:
             Address(address)
         except ValueError as error:
-            raise GenesisError(f"validator {node.name}: its address: {error}") from None
+            raise GenesisError(f"validator {node.name}: its peer address: {error}") from None
     return RegistryEntry(
         name=node.name,
         role=node.role,
@@ -99,7 +99,7 @@ def _entry(node: Bundle, parameters: Parameters, address: str) -> RegistryEntry:
         vrf_key=node.vrf_key,
         pvss_key=node.pvss_key,
         tls_key=node.tls_key,
-        address=address,
+        address=str(address),
     )
 
 

@@ -6,6 +6,7 @@ and hosts) is decided by the issuer, never taken from the request.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from hashlib import sha256
@@ -44,6 +45,8 @@ __all__ = [
     "sign_request",
     "spki_hash",
 ]
+
+_DNS_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")
 
 
 class AuthorityError(ValueError):
@@ -198,10 +201,9 @@ def _names(name: str, hosts: Iterable[str]) -> x509.SubjectAlternativeName:
         try:
             names.append(x509.IPAddress(ip_address(host)))
         except ValueError:
-            try:
-                names.append(x509.DNSName(host))
-            except ValueError as error:
-                raise AuthorityError(f"{host!r} is neither an IP address nor a DNS name: {error}") from None
+            if len(host) > 253 or not _DNS_NAME.fullmatch(host):
+                raise AuthorityError(f"{host!r} is neither an IP address nor a DNS name") from None
+            names.append(x509.DNSName(host))
     return x509.SubjectAlternativeName(names)
 
 

@@ -101,7 +101,7 @@ class _RsaScheme:
     def load(self, pem: bytes) -> SigningKey:
         key = _load_private_key(pem, self.name)
         if not isinstance(key, RSAPrivateKey) or not _is_standard(key.public_key()):
-            raise KeyFileError(f"the key is not a {self.name} key (2048 bits, exponent 65537)")
+            raise KeyFileError(f"not an {self.name} key with exponent 65537; name its own scheme or make another")
         return _RsaKey(key)
 
     def is_public_key(self, public_key: bytes) -> bool:
@@ -139,7 +139,7 @@ class _Ed25519Scheme:
     def load(self, pem: bytes) -> SigningKey:
         key = _load_private_key(pem, self.name)
         if not isinstance(key, Ed25519PrivateKey):
-            raise KeyFileError(f"the key is not an {self.name} key")
+            raise KeyFileError(f"not an {self.name} key; name its own scheme or make another")
         return _Ed25519Key(key)
 
     def is_public_key(self, public_key: bytes) -> bool:

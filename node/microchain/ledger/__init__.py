@@ -1,0 +1,1 @@
+"""What a validator keeps on disk: blocks, votes, finality and evidence (protocol, section 9)."""

@@ -1,0 +1,108 @@
+"""Looking through a whole ledger: its digest for comparison with other nodes', and its problems."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+from microchain.consensus.interface import BlockRecord
+from microchain.consensus.objects import decode_header, decode_transaction, decode_vote
+from microchain.consensus.types import Digest, ProtocolError
+from microchain.ledger.restore import BLOCK_COLUMNS, read_block
+from microchain.ledger.transaction_index import find_position
+
+__all__ = ["PROBLEMS_LIMIT", "compute_digest", "find_problems"]
+
+PROBLEMS_LIMIT = 100
+
+
+def compute_digest(connection: sqlite3.Connection, chain_id: Digest) -> dict[str, Any]:
+    """Return the finalized chain, the own votes and the evidence as JSON values (ids in hex).
+
+    ``blocks`` lists [height, id, transactions, SHA-256 of the stored votes and transactions].
+    """
+    blocks = [
+        [height, id.hex(), count, hashlib.sha256(votes + transactions).hexdigest()]
+        for height, id, count, votes, transactions in connection.execute(
+            "SELECT chain.height, id, transaction_count, votes, transactions "
+            "FROM chain JOIN block USING (number) JOIN body USING (number) ORDER BY chain.height"
+        )
+    ]
+    return {
+        "chain_id": chain_id.hex(),
+        "finalized": {"height": blocks[-1][0], "id": blocks[-1][1]} if blocks else {"height": 0, "id": chain_id.hex()},
+        "blocks": blocks,
+        "own_votes": connection.execute("SELECT count(*) FROM vote WHERE own = 1").fetchone()[0],
+        "evidence": [
+            {"rule": rule, "offender": offender.hex(), "first": first.hex(), "second": second.hex()}
+            for rule, offender, first, second in connection.execute(
+                "SELECT rule, offender, first, second FROM evidence ORDER BY number"
+            )
+        ],
+    }
+
+
+def find_problems(connection: sqlite3.Connection, chain_id: Digest) -> Iterator[str]:
+    """Yield one sentence for each problem: file structure, ids, parents, heights, bodies, votes, transaction index."""
+    for (line,) in connection.execute(f"PRAGMA integrity_check({PROBLEMS_LIMIT})"):
+        if line != "ok":
+            yield f"file structure: {line}"
+    previous: tuple[int, bytes] = (0, chain_id)
+    for height, *row in connection.execute(
+        f"SELECT chain.height, {BLOCK_COLUMNS} FROM chain LEFT JOIN block USING (number) LEFT JOIN body USING (number) "
+        "ORDER BY chain.height"
+    ):
+        block, problems = _check_block(height, row)
+        yield from problems
+        if height != previous[0] + 1:
+            yield f"height {height}: follows height {previous[0]}"
+        if block is not None and previous[1] and block.parent != previous[1]:
+            yield f"height {height}: its parent is not the block below"
+        if block is not None:
+            yield from _check_index(connection, block)
+        previous = height, block.id if block else b""
+    for height, *row in connection.execute(
+        f"SELECT unfinalized.height, {BLOCK_COLUMNS} FROM unfinalized LEFT JOIN block USING (number) "
+        "LEFT JOIN body USING (number)"
+    ):
+        yield from _check_block(height, row)[1]
+    yield from _check_votes(connection)
+
+
+def _check_block(height: int, row: list[Any]) -> tuple[BlockRecord | None, list[str]]:
+    where = f"height {height}"
+    try:
+        block = read_block(tuple(row))
+        header = decode_header(block.header)
+        ids = tuple(decode_transaction(raw).id for raw in block.transactions)
+        for raw in block.votes:
+            decode_vote(raw)
+    except (TypeError, ValueError, ProtocolError) as error:
+        return None, [f"{where}: the block cannot be read: {error}"]
+    problems = []
+    if header.id != block.id:
+        problems.append(f"{where}: the header does not hash to the block's id")
+    if (header.height, header.parent) != (block.height, block.parent) or block.height != height:
+        problems.append(f"{where}: height or parent differ from the header's")
+    if ids != block.transaction_ids:
+        problems.append(f"{where}: the transactions do not hash to the stored ids")
+    return block, problems
+
+
+def _check_index(connection: sqlite3.Connection, block: BlockRecord) -> Iterator[str]:
+    for index, id in enumerate(block.transaction_ids):
+        if find_position(connection, id) != (block.height, index):
+            yield f"height {block.height}: transaction {id.hex()[:16]} is not found by its id"
+
+
+def _check_votes(connection: sqlite3.Connection) -> Iterator[str]:
+    for id, raw in connection.execute("SELECT id, raw FROM vote"):
+        try:
+            same = decode_vote(raw).id == id
+        except (TypeError, ValueError) as error:
+            yield f"vote {bytes(id).hex()[:16]}: cannot be read: {error}"
+        else:
+            if not same:
+                yield f"vote {bytes(id).hex()[:16]}: does not hash to its id"

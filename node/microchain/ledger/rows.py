@@ -1,0 +1,157 @@
+"""Records as rows of the ledger's tables, and back."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import msgspec
+from msgspec import Struct
+
+from microchain.consensus.interface import BlockRecord
+from microchain.consensus.types import Digest, Height
+
+__all__ = [
+    "BodyRow",
+    "RecentTransactions",
+    "decode_block",
+    "decode_list",
+    "encode_body_row",
+    "encode_list",
+    "split_ids",
+]
+
+ID_BYTES = 32
+
+_encoder = msgspec.msgpack.Encoder()
+_list_decoder = msgspec.msgpack.Decoder(tuple[bytes, ...])
+
+
+class _Expiry(Struct, array_like=True):
+    """The first fields of a TransactionBody; what follows is skipped, so the payload is never copied."""
+
+    version: msgspec.Raw
+    chain_id: msgspec.Raw
+    kind: msgspec.Raw
+    sender: msgspec.Raw
+    valid_until: int
+
+
+_envelope_decoder = msgspec.msgpack.Decoder(tuple[bytes, msgspec.Raw])
+_expiry_decoder = msgspec.msgpack.Decoder(_Expiry)
+
+
+class BodyRow(Struct, frozen=True):
+    """The columns of one row of table ``body``; ``expiries`` holds each transaction's valid_until (8 bytes, little)."""
+
+    checksum: int
+    state: bytes
+    votes: bytes
+    ids: bytes
+    expiries: bytes
+    transactions: bytes
+
+    def compute_checksum(self) -> int:
+        """CRC-32 over the other columns: the file system and SQLite notice no flipped bit inside a body."""
+        checksum = zlib.crc32(self.votes, zlib.crc32(self.state))
+        checksum = zlib.crc32(self.ids, checksum)
+        checksum = zlib.crc32(self.expiries, checksum)
+        return zlib.crc32(self.transactions, checksum)
+
+
+def encode_list(items: Sequence[bytes]) -> bytes:
+    """Return byte strings as one msgpack array."""
+    return _encoder.encode(items)
+
+
+def decode_list(data: bytes) -> tuple[bytes, ...]:
+    """Undo `encode_list`; msgspec.MsgspecError if ``data`` is something else."""
+    return _list_decoder.decode(data)
+
+
+def get_valid_until(transaction: bytes) -> int:
+    """Return a transaction's valid_until; msgspec.MsgspecError if it has none. Checks nothing else."""
+    return _expiry_decoder.decode(_envelope_decoder.decode(transaction)[0]).valid_until
+
+
+def encode_body_row(block: BlockRecord) -> tuple[BodyRow, int]:
+    """Return a body's row and its greatest valid_until; msgspec.MsgspecError if a transaction is malformed."""
+    expiries = [get_valid_until(raw) for raw in block.transactions]
+    row = BodyRow(
+        0,
+        block.state,
+        encode_list(block.votes),
+        b"".join(block.transaction_ids),
+        struct.pack(f"<{len(expiries)}Q", *expiries),
+        encode_list(block.transactions),
+    )
+    return msgspec.structs.replace(row, checksum=row.compute_checksum()), max(expiries, default=0)
+
+
+def split_ids(ids: bytes) -> tuple[Digest, ...]:
+    """Return the transaction ids of a body; ValueError if the length is wrong."""
+    if len(ids) % ID_BYTES:
+        raise ValueError(f"{len(ids)} bytes of transaction ids, not a multiple of {ID_BYTES}")
+    return tuple(Digest(ids[i : i + ID_BYTES]) for i in range(0, len(ids), ID_BYTES))
+
+
+def decode_block(head: Sequence[Any], body: BodyRow) -> BlockRecord:
+    """Return the record of (id, height, parent, own, header) and its body; ValueError if the body is not as written."""
+    if body.compute_checksum() != body.checksum:
+        raise ValueError(f"the body of the block at height {head[1]} has a wrong checksum")
+    id, height, parent, own, header = head
+    return BlockRecord(
+        Digest(id),
+        Height(height),
+        Digest(parent),
+        header,
+        decode_list(body.transactions),
+        split_ids(body.ids),
+        decode_list(body.votes),
+        body.state,
+        bool(own),
+    )
+
+
+class RecentTransactions(Sequence[tuple[Digest, int]]):
+    """(id, valid_until) of many transactions, 40 bytes each; the pairs come into being as they are looked at."""
+
+    def __init__(self) -> None:
+        self._ids = bytearray()
+        self._expiries = array("Q")
+
+    def extend(self, ids: bytes, expiries: bytes, least: int) -> None:
+        """Add a block's transactions whose valid_until is at least ``least``."""
+        values = array("Q", struct.unpack(f"<{len(ids) // ID_BYTES}Q", expiries))
+        if values and min(values) >= least:
+            self._ids += ids
+            self._expiries += values
+            return
+        for index, value in enumerate(values):
+            if value >= least:
+                self._ids += ids[index * ID_BYTES : (index + 1) * ID_BYTES]
+                self._expiries.append(value)
+
+    def __len__(self) -> int:
+        return len(self._expiries)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Digest, int]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[tuple[Digest, int]]: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[Digest, int] | Sequence[tuple[Digest, int]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        valid_until = self._expiries[index]
+        start = (index % len(self)) * ID_BYTES
+        return Digest(bytes(self._ids[start : start + ID_BYTES])), valid_until
+
+    def __iter__(self) -> Iterator[tuple[Digest, int]]:
+        ids = self._ids
+        for index, valid_until in enumerate(self._expiries):
+            yield Digest(bytes(ids[index * ID_BYTES : (index + 1) * ID_BYTES])), valid_until

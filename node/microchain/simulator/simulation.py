@@ -1,0 +1,279 @@
+"""Assembles a world from a scenario, lets it run through its faults, heals it, and reports what came of it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from microchain.consensus.engine import MicrochainEngine
+from microchain.consensus.genesis import Genesis, node_id
+from microchain.consensus.interface import Engine, Restored
+from microchain.consensus.types import NodeId
+from microchain.simulator.byzantine import create_byzantine
+from microchain.simulator.checker import Checker
+from microchain.simulator.crypto import SimulatedKeyring, SimulatedSuite
+from microchain.simulator.network import Network
+from microchain.simulator.node import SimulatedNode
+from microchain.simulator.scenario import (
+    Crash,
+    Disturbance,
+    Fault,
+    Partition,
+    Pause,
+    PowerLoss,
+    Scenario,
+    create_genesis,
+    create_scenario,
+)
+from microchain.simulator.store import MemoryStore, Store
+from microchain.simulator.workload import Workload
+from microchain.simulator.world import SECOND, World
+
+__all__ = ["EngineFactory", "Report", "Simulation", "run_scenario"]
+
+EngineFactory: TypeAlias = Callable[[Genesis, NodeId, Restored], Engine]
+
+MAX_RECOVERY = 300 * SECOND
+"""Virtual time after which a run that makes no progress counts as stalled."""
+
+
+class Report(Struct, kw_only=True):
+    """What one run showed. Times in seconds; ``recovery_s``: from healing until all honest finalized a new block."""
+
+    seed: int
+    description: str
+    violations: list[str]
+    stall: str
+    """What did not happen in time; empty if all did."""
+    recovery_s: float | None
+    virtual_s: float
+    real_s: float
+    events: int
+    messages: int
+    height: int
+    acknowledged: int
+    finalized: int
+    expired: int
+    excused: int
+    trace: str
+
+    @property
+    def is_good(self) -> bool:
+        return not self.violations and not self.stall
+
+
+class Simulation:
+    """One scenario's world. ``make_engine`` and ``make_store`` put other parts in the standard ones' place."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        *,
+        make_engine: EngineFactory = MicrochainEngine,
+        make_store: Callable[[Genesis, str], Store] = lambda genesis, name: MemoryStore(),
+    ) -> None:
+        self.scenario = scenario
+        self.world = World(scenario.seed)
+        self.network = Network(self.world, scenario.links)
+        self.suite = SimulatedSuite(b"%d" % scenario.seed)
+        self.genesis, self._keyrings, device = create_genesis(scenario, self.suite)
+        self._make_engine = make_engine
+        self._make_store = make_store
+        self._liars = set(scenario.byzantine) | set(scenario.two_faced)
+        ids = [node_id(keyring.signing_key) for keyring in self._keyrings]
+        honest = frozenset(id for member, id in enumerate(ids) if member not in self._liars)
+        self.checker = Checker(self.world, self.genesis, self.suite, honest)
+        self._sides: dict[int, int] = {}
+        self._healed = False
+        for member, id in enumerate(ids):
+            self._add_node(member, id, f"validator-{member + 1}")
+        for member in scenario.two_faced:
+            self._sides[member] = 0
+            self._sides[len(self.network.nodes)] = 1
+            self._add_node(member, ids[member], f"validator-{member + 1}-b")
+        if scenario.two_faced:
+            self.network.may_connect = self._are_on_one_side
+        self.honest = [node for node in self.network.nodes if node.is_honest]
+        self.workload = Workload(
+            self.world,
+            self.genesis,
+            self.checker,
+            self.honest,
+            (device, self.suite.create_keyring("device-1")),
+            rate=scenario.rate,
+            payload=scenario.payload,
+            validity=scenario.validity,
+        )
+
+    def _add_node(self, member: int, id: NodeId, name: str) -> None:
+        keyring = self._keyrings[member]
+        node = SimulatedNode(
+            self.world,
+            self.network,
+            self.checker,
+            index=len(self.network.nodes),
+            id=id,
+            name=name,
+            suite=self.suite,
+            keyring=keyring,
+            store=self._make_store(self.genesis, name),
+            make_engine=self._engine_factory(member, id, keyring),
+            is_honest=member not in self._liars,
+            disk=self.scenario.disk,
+            clock_offset=self.world.rng.randrange(10**6) * SECOND,
+        )
+        self.network.add(node)
+
+    def _engine_factory(self, member: int, id: NodeId, keyring: SimulatedKeyring) -> Callable[[Restored], Engine]:
+        behaviours = self.scenario.byzantine.get(member, ())
+        rng = random.Random(self.scenario.seed * 1000 + member)
+        corrupt = create_byzantine(behaviours, id, keyring, self.genesis, rng)
+        return lambda restored: corrupt(self._make_engine(self.genesis, id, restored))
+
+    # --- two-faced members ------------------------------------------------------------------------------------------
+
+    def _are_on_one_side(self, a: SimulatedNode, b: SimulatedNode) -> bool:
+        if a.id == b.id:
+            return False
+        if self._healed and a.is_honest and b.is_honest:
+            return True
+        return self._sides.get(a.index, 0) == self._sides.get(b.index, 0)
+
+    def _change_sides(self, ones: frozenset[int]) -> None:
+        for node in self.honest:
+            self._sides[node.index] = int(node.index in ones)
+        self._cut_across()
+
+    def _cut_across(self) -> None:
+        for node in self.network.nodes:
+            for channel in list(node.peers.values()):
+                if not self._are_on_one_side(node, channel.destination):
+                    self.network.disconnect(node, channel.destination)
+
+    # --- faults -----------------------------------------------------------------------------------------------------
+
+    def _schedule(self, fault: Fault) -> None:
+        nodes, world = self.network.nodes, self.world
+        match fault:
+            case Crash():
+                world.at(fault.at, lambda: nodes[fault.node].crash(power=fault.power))
+                world.at(fault.until, self._restart, nodes[fault.node])
+            case PowerLoss():
+                for node, restart in zip(nodes, fault.restarts, strict=False):
+                    world.at(fault.at, lambda node=node: node.crash(power=True))
+                    world.at(max(restart, fault.at), self._restart, node)
+            case Pause():
+                world.at(fault.at, nodes[fault.node].pause)
+                world.at(fault.until, nodes[fault.node].resume)
+            case Partition():
+                world.at(fault.at, self.network.block, fault.pairs, fault.detection)
+                world.at(fault.until, self.network.unblock, fault.pairs)
+            case Disturbance():
+                world.at(fault.at, self._disturb, fault.loss, fault.slowness)
+                world.at(fault.until, self._disturb, self.scenario.links.loss, 1.0)
+
+    def _restart(self, node: SimulatedNode) -> None:
+        if not node.is_running:
+            node.start()
+
+    def _disturb(self, loss: float, slowness: float) -> None:
+        self.network.loss = loss
+        self.network.slowness = slowness
+
+    def _heal(self) -> None:
+        """End what is still broken; faults that reach to the healing end by themselves in this very moment."""
+        self._healed = True
+        self._disturb(self.scenario.links.loss, 1.0)
+        for node in self.network.nodes:
+            self._restart(node)
+            node.resume()
+
+    # --- the run ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> Report:
+        """Run all phases: faults, healing, recovery, new transactions, settling."""
+        began = time.perf_counter()
+        scenario, world = self.scenario, self.world
+        for number, node in enumerate(self.network.nodes):
+            start = scenario.late_starts[number] if number < len(scenario.late_starts) else 0
+            world.at(start, self._restart, node)
+        for moment, ones in scenario.sides:
+            world.at(moment, self._change_sides, ones)
+        for fault in scenario.faults:
+            self._schedule(fault)
+        self.workload.start()
+        world.run(scenario.heal_at, self._is_broken)
+        self._heal()
+        recovery, stall = None, ""
+        if not self._is_broken():
+            recovery, stall = self._recover()
+        return self._report(began, recovery, stall)
+
+    def _is_broken(self) -> bool:
+        return bool(self.checker.violations)
+
+    def _recover(self) -> tuple[float | None, str]:
+        """Return (seconds until all honest nodes finalized something new, what did not happen in time)."""
+        healed_at = self.world.now
+        if not self._run_until_all_reach(len(self.checker.chain)):
+            return None, f"{self._laggards()} finalized nothing new"
+        recovery = (self.world.now - healed_at) / SECOND
+        fresh = [self.workload.submit_new(node) for node in self.honest]
+        self.workload.stop()
+        if not self._run_until(lambda: not any(id in self.checker.pending for id in fresh)):
+            return recovery, "new transactions are not finalized"
+        if not self._run_until_all_reach(len(self.checker.chain) - 1):
+            return recovery, f"{self._laggards()} did not finalize what others had"
+        if not self._run_until(lambda: not self.checker.pending):
+            return recovery, f"{len(self.checker.pending)} acknowledged transactions neither finalized nor expired"
+        return recovery, ""
+
+    def _run_until(self, is_done: Callable[[], bool]) -> bool:
+        """Run until done, broken or stalled. What is looked at changes only when somebody finalizes or replies."""
+        self.world.run(self.world.now + MAX_RECOVERY, lambda: is_done() or bool(self.checker.violations))
+        return is_done() or self._is_broken()
+
+    def _run_until_all_reach(self, height: int) -> bool:
+        self._goal = height
+        heights = self.checker.heights
+        waiting = {node.index for node in self.honest if heights[node.index] < height}
+
+        def on_final(node: SimulatedNode) -> None:
+            if heights[node.index] >= height:
+                waiting.discard(node.index)
+
+        self.checker.on_final = on_final
+        return self._run_until(lambda: not waiting)
+
+    def _laggards(self) -> str:
+        return ", ".join(node.name for node in self.honest if self.checker.heights[node.index] < self._goal)
+
+    def _report(self, began: float, recovery: float | None, stall: str) -> Report:
+        checker, world = self.checker, self.world
+        checker.expire()
+        return Report(
+            seed=self.scenario.seed,
+            description=self.scenario.describe(),
+            violations=list(checker.violations),
+            stall=stall,
+            recovery_s=recovery,
+            virtual_s=world.now / SECOND,
+            real_s=time.perf_counter() - began,
+            events=world.events,
+            messages=self.network.messages,
+            height=len(checker.chain) - 1,
+            acknowledged=checker.acknowledged,
+            finalized=len(checker.finalized_at),
+            expired=checker.expired,
+            excused=checker.excused,
+            trace=world.trace_digest(),
+        )
+
+
+def run_scenario(seed: int, nodes: int | None = None) -> Report:
+    """Run the schedule of a seed."""
+    return Simulation(create_scenario(seed, nodes)).run()

@@ -119,7 +119,13 @@ class ChainRoutes:
         if (record := self._service.engine.find_block(id)) is not None:
             return record, False
         await self._await_ledger()
-        return await self._reads.run(lambda: self._service.ledger.block(id)), True
+        return await self._reads.run(lambda: self._read_block(id))
+
+    def _read_block(self, id: Digest) -> tuple[BlockRecord | None, bool]:
+        # The ledger also keeps blocks that are not final: of the branch, and of branches soon to be discarded.
+        record = self._service.ledger.block(id)
+        final = None if record is None else self._service.ledger.block_at(record.height)
+        return record, final is not None and final.id == id
 
     def _find_on_branch(self, height: Height) -> BlockRecord | None:
         """The unfinalized block of that height on the head's branch."""

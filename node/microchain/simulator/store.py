@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from microchain.consensus.interface import (
@@ -15,7 +15,7 @@ from microchain.consensus.interface import (
     Restored,
     VoteRecord,
 )
-from microchain.consensus.objects import decode_transaction
+from microchain.consensus.objects import decode_transaction, decode_vote
 from microchain.consensus.types import Digest, Height
 
 __all__ = ["MemoryStore", "Store"]
@@ -62,6 +62,7 @@ class MemoryStore:
         """The votes that finalized the checkpoint at a height."""
         self.evidence: list[EvidenceRecord] = []
         self.own_vote: VoteRecord | None = None
+        self._unfinalized: set[Digest] = set()
         self._stored_by: dict[Digest, int] = {}
 
     @property
@@ -94,6 +95,8 @@ class MemoryStore:
                 case BlockRecord():
                     self._stored_by.setdefault(record.id, number)
                     stored = self.blocks.get(record.id)
+                    if stored is None:
+                        self._unfinalized.add(record.id)
                     if stored is None or (record.own and not stored.own):
                         self.blocks[record.id] = record
                 case VoteRecord():
@@ -105,33 +108,47 @@ class MemoryStore:
                 case FinalizedRecord():
                     self._finalize(record)
                 case DiscardRecord():
-                    for id in record.blocks:
-                        self.blocks.pop(id, None)
-                        self._stored_by.pop(id, None)
+                    self._discard(record.blocks)
                 case EvidenceRecord():
                     self.evidence.append(record)
 
     def _finalize(self, record: FinalizedRecord) -> None:
         for id in record.blocks:
+            if id not in self._unfinalized and id in self.blocks:
+                continue
             block = self.blocks[id]
-            if block.height != len(self.finalized) + 1:
-                raise ValueError(
-                    f"block {id.hex()[:16]} finalized at height {block.height} after {len(self.finalized)}"
-                )
+            tip = self.finalized[-1] if self.finalized else block.parent
+            if (block.height, block.parent) != (self.finalized_height + 1, tip):
+                raise ValueError(f"block {id.hex()[:16]} at height {block.height} does not follow {tip.hex()[:16]}")
             self.finalized.append(id)
+            self._unfinalized.discard(id)
         self.certificates[self.finalized_height] = record.certificate
+        self._discard([id for id in self._unfinalized if self.blocks[id].height <= self.finalized_height])
+        epoch = _get_epoch(record)
+        self.votes = {
+            id: vote for id, vote in self.votes.items() if vote.target_epoch >= epoch or vote is self.own_vote
+        }
+
+    def _discard(self, ids: Iterable[Digest]) -> None:
+        for id in ids:
+            if id in self._unfinalized:
+                self._unfinalized.discard(id)
+                del self.blocks[id]
+                del self._stored_by[id]
+                self.votes = {key: vote for key, vote in self.votes.items() if vote.target != id or vote.own}
+            elif id in self.blocks:
+                raise ValueError(f"block {id.hex()[:16]} cannot be discarded: it is final")
 
     def restore(self) -> Restored:
         height = self.finalized_height
         last = self.blocks[self.finalized[-1]] if self.finalized else None
-        pending = sorted((b for b in self.blocks.values() if b.height > height), key=lambda b: (b.height, b.id))
         return Restored(
             finalized=last.header if last else b"",
             state=last.state if last else b"",
             certificate=self.certificates.get(height, ()),
             recent=tuple(self._unexpired()),
-            blocks=tuple(pending),
-            votes=self._live_votes(),
+            blocks=tuple(sorted((self.blocks[id] for id in self._unfinalized), key=lambda b: b.height)),
+            votes=tuple(sorted(self.votes.values(), key=lambda v: (v.target_epoch, v.id))),
             own_votes=(self.own_vote,) if self.own_vote else (),
         )
 
@@ -141,12 +158,6 @@ class MemoryStore:
                 valid_until = decode_transaction(raw).body.valid_until
                 if valid_until >= self.finalized_height:
                     yield id, valid_until
-
-    def _live_votes(self) -> tuple[VoteRecord, ...]:
-        """The votes whose target is not below the last finalized checkpoint (of unknown targets, by their epoch)."""
-        final = set(self.finalized)
-        epoch = max((vote.target_epoch for vote in self.votes.values() if vote.target in final), default=0)
-        return tuple(vote for vote in self.votes.values() if vote.target_epoch >= epoch)
 
     def blocks_from(self, height: Height, max_bytes: int) -> list[BlockRecord]:
         found: list[BlockRecord] = []
@@ -161,3 +172,13 @@ class MemoryStore:
 
     def certificate_for(self, height: Height) -> tuple[bytes, ...] | None:
         return next((votes for at, votes in sorted(self.certificates.items()) if at >= height), None)
+
+
+def _get_epoch(record: FinalizedRecord) -> int:
+    """Return the finalized checkpoint's epoch: its certificate has votes from it or, in the two-step form, for it."""
+    for vote in map(decode_vote, record.certificate):
+        if vote.source == record.checkpoint:
+            return vote.source_epoch
+        if vote.target == record.checkpoint:
+            return vote.target_epoch
+    return 0

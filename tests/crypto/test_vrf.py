@@ -12,9 +12,9 @@ from microchain.crypto import vrf
 from microchain.crypto.vrf import OUTPUT_BYTES, PROOF_BYTES, VrfKey, is_valid_key, verify_proof
 from nacl.bindings import crypto_core_ed25519_add, crypto_scalarmult_ed25519_base_noclamp
 
-VECTORS = json.loads(
-    (Path(__file__).parent / "vectors" / "rfc9381_ecvrf_edwards25519_sha512_tai.json").read_text()
-)["vectors"]
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "rfc9381_ecvrf_edwards25519_sha512_tai.json").read_text())[
+    "vectors"
+]
 SEEDS = st.binary(min_size=32, max_size=32)
 KEY = VrfKey(bytes(range(32)))
 ALPHA = b"alpha"

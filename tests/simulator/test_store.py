@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from microchain.consensus.interface import DiscardRecord, Restored
+from microchain.consensus.interface import DiscardRecord, Record, Restored
 from microchain.consensus.types import Height
 from microchain.ledger.errors import LedgerConflict
 from microchain.simulator.store import MemoryStore, Store
@@ -73,7 +73,7 @@ def test_both_stores_agree_after_forks_discards_and_finality(tmp_path: Path) -> 
     votes = [
         make_vote(i % 4, chain[h].id, h + 1, chain[h + 1].id, h + 2, own=i == 0) for h in range(6) for i in range(4)
     ]
-    batches = [store_chain(chain[:3], 1), forks, chain[3:], votes]
+    batches: list[Sequence[Record]] = [store_chain(chain[:3], 1), forks, chain[3:], votes]
     batches += [[finalize(chain[1:3], chain[3])], [DiscardRecord((forks[4].id,))], [finalize(chain[3:4], chain[4])]]
     memory, ledger = MemoryStore(), LedgerStore(tmp_path / "ledger.db", CHAIN_ID, COMMITTEE)
     for batch in batches:

@@ -124,9 +124,11 @@ class Network:
     def drop_all(self, node: SimulatedNode, notice: tuple[int, int]) -> None:
         """Close all connections of a node that has stopped; each peer notices after a time in ``notice`` (ns)."""
         for channel in node.peers.values():
-            back = channel.destination.peers[node.id]
-            channel.is_open = back.is_open = False
-            self.world.after(self.world.rng.randint(*notice), self._notice, channel.destination, back)
+            channel.is_open = False
+            back = channel.destination.peers.get(node.id)
+            if back is not None and back.destination is node:
+                back.is_open = False
+                self.world.after(self.world.rng.randint(*notice), self._notice, channel.destination, back)
         node.peers.clear()
 
     def _notice(self, node: SimulatedNode, channel: Channel) -> None:

@@ -34,27 +34,27 @@ class Parameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Protocol parameters, the same on every node. Durations in milliseconds, sizes in bytes."""
 
     epoch_blocks: Annotated[int, Meta(ge=1, le=1000)] = 1
-    dynasty_epochs: Annotated[int, Meta(ge=4)] = 600
+    dynasty_epochs: Annotated[int, Meta(ge=4, le=2**32)] = 600
     slot_timeout_ms: Annotated[int, Meta(ge=10, le=60_000)] = 1000
     block_interval_ms: Annotated[int, Meta(ge=0, le=600_000)] = 0
     idle_interval_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 10_000
     max_block_bytes: Annotated[int, Meta(ge=1024, le=8 << 20)] = 2 << 20
     max_tx_bytes: Annotated[int, Meta(ge=256, le=8 << 20)] = 256 << 10
     max_validity: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
-    max_pool_bytes: Annotated[int, Meta(ge=1024)] = 16 << 20
+    max_pool_bytes: Annotated[int, Meta(ge=1024, le=2**40)] = 16 << 20
     propose: Literal["pool", "release"] = "pool"
-    propose_at_bytes: Annotated[int, Meta(ge=0)] = 0
+    propose_at_bytes: Annotated[int, Meta(ge=0, le=2**40)] = 0
     proposal: Literal["ranked", "eager"] = "ranked"
     relay: Literal["compact", "full"] = "compact"
     signature: Literal["rsa-2048", "ed25519", "simulated"] = "rsa-2048"
-    stall_epochs: Annotated[int, Meta(ge=1)] = 8
-    minimum_credit: Annotated[int, Meta(ge=1)] = 10
+    stall_epochs: Annotated[int, Meta(ge=1, le=2**32)] = 8
+    minimum_credit: Annotated[int, Meta(ge=1, le=1000)] = 10
 
 
 class RegistryEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One registered node. Keys are raw bytes; ``tls_key`` is the SHA-256 of its certificate's SPKI."""
 
-    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}\Z")]
     role: Literal["validator", "device"]
     signing_key: bytes
     vrf_key: bytes = b""
@@ -63,12 +63,17 @@ class RegistryEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     address: str = ""
     credit: Annotated[int, Meta(ge=0, le=1000)] = 100
 
+    @property
+    def node_id(self) -> NodeId:
+        """The id under which the node signs."""
+        return node_id(self.signing_key)
+
 
 class Genesis(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a chain starts from. Every validator of the registry is a member of the fixed committee."""
 
     version: Annotated[int, Meta(ge=1, le=1)] = 1
-    run_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+    run_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
     parameters: Parameters
     registry: tuple[RegistryEntry, ...]
 
@@ -148,10 +153,12 @@ def decode_genesis(document: bytes) -> Genesis:
     """Decode and check a genesis document; GenesisError says what is wrong with it."""
     try:
         genesis = msgspec.json.decode(document, type=Genesis)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise GenesisError(f"genesis: {error}") from None
     _refuse_repeated("name", [e.name for e in genesis.registry])
     _refuse_repeated("signing key", [e.signing_key.hex() for e in genesis.registry])
+    _refuse_repeated("VRF key", [e.vrf_key.hex() for e in genesis.registry if e.vrf_key])
+    _refuse_repeated("TLS key", [e.tls_key.hex() for e in genesis.registry if e.tls_key])
     _refuse_repeated("address", [e.address for e in genesis.registry if e.address])
     if not any(e.role == "validator" for e in genesis.registry):
         raise GenesisError("genesis: the registry lists no validator")

@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from microchain.consensus.objects import Natural
 from microchain.consensus.types import ProtocolError
 
 __all__ = [
@@ -82,11 +83,11 @@ class Status(_Message, tag=7, frozen=True):
     """Anti-entropy: what the sender has; ``vote`` is its own last vote, empty if none."""
 
     head: Id
-    head_height: Annotated[int, Meta(ge=0)]
+    head_height: Natural
     justified: Id
-    justified_height: Annotated[int, Meta(ge=0)]
+    justified_height: Natural
     finalized: Id
-    finalized_height: Annotated[int, Meta(ge=0)]
+    finalized_height: Natural
     vote: Raw
 
 
@@ -114,7 +115,7 @@ class BlocksMissing(_Message, tag=11, frozen=True):
 class GetFinalized(_Message, tag=12, frozen=True):
     """Asks for finalized blocks from a height on."""
 
-    from_height: Annotated[int, Meta(ge=0)]
+    from_height: Natural
 
 
 class FinalizedBlocks(_Message, tag=13, frozen=True):

@@ -48,6 +48,8 @@ VERSION = 1
 
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""What a signed 64-bit integer holds, the largest that SQLite stores."""
+MAX_SIGNATURE_BYTES = 512
 
 
 class MalformedObject(ProtocolError):
@@ -165,7 +167,7 @@ class Vote(Struct, frozen=True):
 
 Body = TypeVar("Body", TransactionBody, HeaderBody, VoteBody)
 
-_envelope_decoder = msgspec.msgpack.Decoder(tuple[bytes, bytes])
+_envelope_decoder = msgspec.msgpack.Decoder(tuple[bytes, Annotated[bytes, Meta(max_length=MAX_SIGNATURE_BYTES)]])
 _encoder = msgspec.msgpack.Encoder()
 _transaction_decoder = msgspec.msgpack.Decoder(TransactionBody)
 _header_decoder = msgspec.msgpack.Decoder(HeaderBody)

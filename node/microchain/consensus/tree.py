@@ -39,6 +39,7 @@ class Block:
         "header",
         "height",
         "id",
+        "id_set",
         "justified",
         "lottery",
         "own",
@@ -76,6 +77,7 @@ class Block:
         self.state, self.lottery, self.candidate = state, lottery, candidate
         self.transactions: tuple[bytes, ...] = ()
         self.transaction_ids: tuple[Digest, ...] = ()
+        self.id_set: frozenset[Digest] = frozenset()
         self.expiries: tuple[int, ...] = ()
         self.votes: tuple[Vote, ...] = ()
         self.size = 0
@@ -83,6 +85,18 @@ class Block:
         self.vote_mask = 0
         self.release = Nanoseconds(0)
         self.adopted_at: Nanoseconds | None = None
+
+    def set_body(
+        self,
+        transactions: tuple[bytes, ...],
+        ids: tuple[Digest, ...],
+        expiries: tuple[int, ...],
+        votes: tuple[Vote, ...],
+    ) -> None:
+        """Give the block its transactions (with ids and valid_until, in order) and votes."""
+        self.transactions, self.transaction_ids, self.expiries, self.votes = transactions, ids, expiries, votes
+        self.id_set = frozenset(ids)
+        self.size = sum(map(len, transactions)) + sum(len(vote.raw) for vote in votes)
 
     def record(self) -> BlockRecord:
         """Return what the ledger keeps of this block."""
@@ -145,17 +159,16 @@ class Tree:
 
     def _hold(self, block: Block) -> None:
         parent = self.blocks[block.parent]
-        if block.synced or block.justified:
-            block.release = Nanoseconds(0)
+        if block.synced:
             return
         base = parent.adopted_at or Nanoseconds(0) if parent is self.root else parent.release
         rank = block.candidate.rank if block.candidate else 0
         block.release = Nanoseconds(base + rank * self.slot_timeout(parent))
 
-    def unhold(self, block: Block) -> None:
+    def unhold(self, block: Block, now: Nanoseconds) -> None:
         """Two thirds of the weight voted for ``block``: it and its ancestors need no holding any more."""
         for ancestor in self.ancestors(block):
-            ancestor.release = Nanoseconds(0)
+            ancestor.release = min(ancestor.release, now)
 
     def best_head(self, now: Nanoseconds) -> tuple[Block, Nanoseconds | None]:
         """Return the head by fork choice, and when a held block will be usable next (None: none is held).
@@ -201,6 +214,6 @@ class Tree:
         self.children = {id: children for id, children in self.children.items() if id in kept}
         self.root = root
         for block in sorted(kept.values(), key=lambda b: b.height):
-            if block is not root and block.release:
+            if block is not root and block.adopted_at is None and not block.justified:
                 self._hold(block)
         return finalized, abandoned

@@ -34,7 +34,7 @@ class VoteBook:
         return self._by_target
 
     def add(self, vote: Vote) -> tuple[bool, EvidenceRecord | None]:
-        """Take a verified vote; return (whether it is kept and new, evidence of the voter's offence if there is any)."""
+        """Take a verified vote; return (whether it is kept and new, evidence of an offence if there is one)."""
         epoch, slots = int(vote.target_epoch), self._by_voter[vote.voter]
         if vote.id in self._raw or epoch <= self._floor:
             return False, None

@@ -1,0 +1,214 @@
+"""Transactions on their way into the pool: from clients, pushed by an entry node, or fetched (protocol, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from msgspec import Struct
+
+from microchain.consensus.core import Core
+from microchain.consensus.interface import (
+    AdmissionCode,
+    Broadcast,
+    JobResult,
+    Misbehaviour,
+    Outcome,
+    Reply,
+    Send,
+    TransactionTrace,
+    VerifySignatures,
+)
+from microchain.consensus.messages import GetTransactions, TransactionIds, Transactions
+from microchain.consensus.objects import MalformedObject, Transaction, decode_transaction
+from microchain.consensus.pool import PoolEntry
+from microchain.consensus.types import Digest, NodeId, TransactionKind
+
+__all__ = ["Admission", "check_transaction"]
+
+ANSWER_BYTES = 1 << 20
+MAX_REQUESTED = 16384
+
+
+class Refused(Exception):
+    """Why a transaction is not admitted."""
+
+    def __init__(self, code: AdmissionCode, detail: str, id: Digest | None = None) -> None:
+        super().__init__(detail)
+        self.outcome = Outcome(code, id, detail)
+
+
+class _Candidate(Struct, frozen=True):
+    id: Digest
+    raw: bytes
+    valid_until: int
+
+
+class Admission:
+    """Checks, pools and announces transactions. ``on_pooled`` is called when the pool got something to propose."""
+
+    def __init__(self, core: Core, on_pooled: Callable[[], None]) -> None:
+        self._core = core
+        self._on_pooled = on_pooled
+        self._checking: set[Digest] = set()
+        self._checking_bytes = 0
+        self._requested: dict[Digest, NodeId] = {}
+
+    def submit(self, request: int, transactions: Sequence[bytes]) -> None:
+        """Admit a client's transactions, push what is good to the peers, and reply."""
+        outcomes, candidates, items = self._examine(transactions)
+
+        def done(results: tuple[JobResult, ...]) -> None:
+            (verdicts,) = results
+            assert isinstance(verdicts, tuple)
+            good = []
+            for (position, candidate), valid in zip(candidates, verdicts, strict=True):
+                self._forget_checking(candidate)
+                if valid:
+                    good.append(candidate)
+                    outcomes[position] = Outcome(AdmissionCode.ACCEPTED, candidate.id, "")
+                else:
+                    outcomes[position] = Outcome(
+                        AdmissionCode.BAD_SIGNATURE, candidate.id, "the signature is not the sender's"
+                    )
+            if good:
+                self._core.emit(Broadcast(Transactions(tuple(c.raw for c in good))))
+                self._pool(good, local=True)
+            self._core.emit(Reply(request, tuple(o for o in outcomes if o is not None)))
+
+        if candidates:
+            self._core.work((VerifySignatures(items),), done)
+        else:
+            self._core.emit(Reply(request, tuple(o for o in outcomes if o is not None)))
+
+    def receive(self, peer: NodeId, transactions: Sequence[bytes]) -> None:
+        """Admit what a peer pushed or supplied."""
+        outcomes, candidates, items = self._examine(transactions)
+        if any(o is not None and o.code is AdmissionCode.MALFORMED for o in outcomes):
+            self._core.emit(Misbehaviour(peer, "sent a malformed transaction"))
+
+        def done(results: tuple[JobResult, ...]) -> None:
+            (verdicts,) = results
+            assert isinstance(verdicts, tuple)
+            for _, candidate in candidates:
+                self._forget_checking(candidate)
+            good = [c for (_, c), valid in zip(candidates, verdicts, strict=True) if valid]
+            if len(good) < len(candidates):
+                self._core.emit(Misbehaviour(peer, "sent a transaction with a wrong signature"))
+            self._pool(good, local=False)
+            if good and not self._core.is_full_mesh():
+                self._core.emit(Broadcast(TransactionIds(tuple(c.id for c in good))))
+
+        if candidates:
+            self._core.work((VerifySignatures(items),), done)
+
+    def announced(self, peer: NodeId, ids: Sequence[bytes]) -> None:
+        """Fetch announced transactions that are unknown here."""
+        core = self._core
+        unknown = []
+        for raw_id in ids:
+            id = Digest(raw_id)
+            if id not in core.pool and id not in self._checking and id not in self._requested:
+                unknown.append(id)
+        room = MAX_REQUESTED - len(self._requested)
+        unknown = unknown[: max(0, room)]
+        if unknown:
+            self._requested.update(dict.fromkeys(unknown, peer))
+            core.emit(Send(peer, GetTransactions(tuple(unknown))))
+
+    def forget_requests(self) -> None:
+        """Let unanswered announcements be asked for again."""
+        self._requested.clear()
+
+    def serve(self, peer: NodeId, ids: Iterable[bytes]) -> None:
+        """Answer GetTransactions with what is pooled, in messages of at most 1 MiB."""
+        batch: list[bytes] = []
+        size = 0
+        for id in ids:
+            entry = self._core.pool.get(Digest(id))
+            if entry is None:
+                continue
+            if batch and size + len(entry.raw) > ANSWER_BYTES:
+                self._core.emit(Send(peer, Transactions(tuple(batch))))
+                batch, size = [], 0
+            batch.append(entry.raw)
+            size += len(entry.raw)
+        if batch:
+            self._core.emit(Send(peer, Transactions(tuple(batch))))
+
+    def announce_own(self) -> None:
+        """Announce again what this node acknowledged and is still waiting: a push may have been lost with its link."""
+        own = [id for id, entry in self._core.pool.pending.items() if entry.local]
+        if own:
+            self._core.emit(Broadcast(TransactionIds(tuple(own[:MAX_REQUESTED]))))
+
+    def _examine(
+        self, transactions: Sequence[bytes]
+    ) -> tuple[list[Outcome | None], list[tuple[int, _Candidate]], tuple[tuple[bytes, bytes, bytes], ...]]:
+        outcomes: list[Outcome | None] = []
+        candidates: list[tuple[int, _Candidate]] = []
+        items: list[tuple[bytes, bytes, bytes]] = []
+        for position, raw in enumerate(transactions):
+            try:
+                transaction = self._check(raw)
+            except Refused as refused:
+                outcomes.append(refused.outcome)
+                continue
+            candidate = _Candidate(transaction.id, raw, transaction.body.valid_until)
+            self._checking.add(candidate.id)
+            self._checking_bytes += len(raw)
+            outcomes.append(None)
+            candidates.append((position, candidate))
+            key = self._core.senders[NodeId(transaction.body.sender)]
+            items.append((key, transaction.id, transaction.signature))
+        return outcomes, candidates, tuple(items)
+
+    def _check(self, raw: bytes) -> Transaction:
+        core = self._core
+        transaction = check_transaction(core, raw)
+        id, valid_until = transaction.id, transaction.body.valid_until
+        if id in core.pool or id in self._checking or core.is_repeat(id, valid_until, core.head):
+            raise Refused(AdmissionCode.DUPLICATE, "the transaction is known already", id)
+        height = core.head.height + 1
+        if valid_until < height:
+            raise Refused(AdmissionCode.EXPIRED, f"valid until height {valid_until}, and the next is {height}", id)
+        if valid_until > core.head.height + core.parameters.max_validity:
+            detail = (
+                f"valid_until {valid_until} is more than {core.parameters.max_validity} blocks ahead of {height - 1}"
+            )
+            raise Refused(AdmissionCode.MALFORMED, detail, id)
+        if not core.pool.has_room(self._checking_bytes + len(raw)):
+            raise Refused(AdmissionCode.POOL_FULL, "the pool is full; try again later", id)
+        return transaction
+
+    def _forget_checking(self, candidate: _Candidate) -> None:
+        self._checking.discard(candidate.id)
+        self._checking_bytes -= len(candidate.raw)
+
+    def _pool(self, good: list[_Candidate], *, local: bool) -> None:
+        core = self._core
+        fresh = [c for c in good if c.id not in core.pool and not core.is_repeat(c.id, c.valid_until, core.head)]
+        for candidate in fresh:
+            self._requested.pop(candidate.id, None)
+            core.pool.add(candidate.id, PoolEntry(candidate.raw, candidate.valid_until, local))
+        if fresh:
+            core.emit(TransactionTrace("accepted", tuple(c.id for c in fresh), local=local))
+            self._on_pooled()
+
+
+def check_transaction(core: Core, raw: bytes) -> Transaction:
+    """Decode and check what does not depend on the chain's state; Refused says why not."""
+    if len(raw) > core.parameters.max_tx_bytes:
+        detail = f"{len(raw)} bytes; a transaction has at most {core.parameters.max_tx_bytes}"
+        raise Refused(AdmissionCode.TOO_LARGE, detail)
+    try:
+        transaction = decode_transaction(raw)
+    except MalformedObject as error:
+        raise Refused(AdmissionCode.MALFORMED, str(error)) from None
+    if transaction.body.chain_id != core.chain_id:
+        raise Refused(AdmissionCode.MALFORMED, "signed for another chain", transaction.id)
+    if transaction.body.kind != TransactionKind.DATA:
+        kind = TransactionKind(transaction.body.kind).name.lower()
+        raise Refused(AdmissionCode.MALFORMED, f"transactions of kind {kind} are not accepted", transaction.id)
+    if transaction.body.sender not in core.senders:
+        raise Refused(AdmissionCode.UNKNOWN_SENDER, "the sender is not in the registry", transaction.id)
+    return transaction

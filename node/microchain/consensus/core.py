@@ -1,0 +1,199 @@
+"""What the parts of the Microchain engine share: parameters, the tree, pool and votes, and the list of actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from microchain.consensus.branch import BranchState, decode_branch
+from microchain.consensus.genesis import Genesis
+from microchain.consensus.interface import (
+    Action,
+    BlockTrace,
+    CancelTimer,
+    EvidenceRecord,
+    Job,
+    JobResult,
+    Persist,
+    Record,
+    Restored,
+    SetTimer,
+    Work,
+)
+from microchain.consensus.lottery import Candidate, Lottery
+from microchain.consensus.objects import decode_header
+from microchain.consensus.pool import Pool
+from microchain.consensus.replay import ReplayIndex
+from microchain.consensus.tree import Block, Tree, epoch_of, is_checkpoint
+from microchain.consensus.types import Digest, Dynasty, Epoch, Height, Nanoseconds, NodeId, Slot
+from microchain.consensus.votebook import VoteBook
+from microchain.crypto.hashing import tagged_hash
+
+__all__ = ["FIRST_DYNASTY", "Core", "compute_seed", "seed_alpha"]
+
+FIRST_DYNASTY = Dynasty(1)
+EMPTY_STATE_ROOT = tagged_hash("microchain/state")
+"""Until credits and registry changes live on the chain, the state is empty and its root a constant."""
+
+
+def compute_seed(output: bytes) -> Digest:
+    """Return a block's seed from the VRF output of its seed proof."""
+    return tagged_hash("microchain/seed", output)
+
+
+def seed_alpha(parent_seed: bytes, slot: Slot) -> bytes:
+    """Return what a proposer proves: the parent's seed and the slot, nothing that it could choose."""
+    return tagged_hash("microchain/seed-input", parent_seed, slot.to_bytes(8, "big"))
+
+
+class Core:
+    """Shared state. ``now`` and ``actions`` belong to the event being handled."""
+
+    def __init__(self, genesis: Genesis, identity: NodeId, restored: Restored | None) -> None:
+        self.genesis = genesis
+        self.parameters = genesis.parameters
+        self.chain_id = genesis.chain_id()
+        self.committee = genesis.committee()
+        self.identity = identity
+        self.me = self.committee.by_id.get(identity)
+        self.senders = {entry.node_id: entry.signing_key for entry in genesis.registry}
+        self.beacon = tagged_hash("microchain/beacon", self.chain_id, FIRST_DYNASTY.to_bytes(8, "big"))
+        self.now = Nanoseconds(0)
+        self.actions: list[Action] = []
+        self.connected: set[NodeId] = set()
+        self.pool = Pool(self.parameters.max_pool_bytes)
+        self.replay = ReplayIndex()
+        self.book = VoteBook(self.committee)
+        self.tree = Tree(self._root(restored), self.parameters)
+        self.head = self.tree.root
+        self.certificate: tuple[bytes, ...] = restored.certificate if restored else ()
+        self.evidence = 0
+        self._token = 0
+        self._works: dict[int, Callable[[tuple[JobResult, ...]], None]] = {}
+        self._persists: dict[int, Callable[[], None]] = {}
+
+    # --- actions ---
+
+    def emit(self, action: Action) -> None:
+        self.actions.append(action)
+
+    def work(self, jobs: tuple[Job, ...], then: Callable[[tuple[JobResult, ...]], None]) -> None:
+        """Have jobs done and go on with their results."""
+        self._token += 1
+        self._works[self._token] = then
+        self.emit(Work(self._token, jobs))
+
+    def persist(self, records: tuple[Record, ...], *, durable: bool, then: Callable[[], None] | None = None) -> None:
+        """Have records stored, and go on when they are."""
+        self._token += 1
+        if then is not None:
+            self._persists[self._token] = then
+        self.emit(Persist(self._token, records, durable))
+
+    def work_done(self, token: int, results: tuple[JobResult, ...]) -> None:
+        self._works.pop(token)(results)
+
+    def persisted(self, token: int) -> None:
+        then = self._persists.pop(token, None)
+        if then is not None:
+            then()
+
+    def set_timer(self, timer: str, at: int) -> None:
+        self.emit(SetTimer(timer, Nanoseconds(at)))
+
+    def cancel_timer(self, timer: str) -> None:
+        self.emit(CancelTimer(timer))
+
+    def record_evidence(self, evidence: EvidenceRecord) -> None:
+        self.evidence += 1
+        self.persist((evidence,), durable=True)
+
+    def trace(self, event: str, block: Block, detail: str = "") -> None:
+        """Record that a block passed a stage."""
+        self.emit(
+            BlockTrace(
+                event,  # type: ignore[arg-type]
+                block.id,
+                block.height,
+                block.slot,
+                block.epoch,
+                block.proposer,
+                block.size,
+                len(block.transactions),
+                detail,
+            )
+        )
+
+    # --- facts ---
+
+    def is_full_mesh(self) -> bool:
+        """Whether this node is connected to every other member, so that nobody needs its relaying."""
+        return len(self.connected & self.committee.by_id.keys()) >= len(self.committee.members) - (self.me is not None)
+
+    def connected_mask(self) -> int:
+        """The members that this node can reach, itself among them."""
+        mask = 1 << self.me.index if self.me else 0
+        for peer in self.connected:
+            member = self.committee.by_id.get(peer)
+            if member is not None:
+                mask |= 1 << member.index
+        return mask
+
+    def checkpoint_epoch(self, height: int) -> Epoch | None:
+        """The epoch whose checkpoint is at ``height``, or None between checkpoints."""
+        return epoch_of(height, self.parameters) if is_checkpoint(height, self.parameters) else None
+
+    def is_repeat(self, id: Digest, valid_until: int, parent: Block) -> bool:
+        """Whether a transaction is final already or in a block of the branch that ends in ``parent``."""
+        if self.replay.contains(id, valid_until):
+            return True
+        return any(id in block.id_set for block in self.tree.ancestors(parent) if block is not self.tree.root)
+
+    # --- blocks ---
+
+    def make_block(
+        self, *, header: bytes, id: Digest, parent: Block, candidate: Candidate, state: BranchState
+    ) -> Block:
+        """Return a block without its body; its lottery is drawn when somebody asks."""
+        height = Height(parent.height + 1)
+        return Block(
+            id=id,
+            parent=parent.id,
+            height=height,
+            slot=candidate.slot,
+            epoch=epoch_of(height, self.parameters),
+            checkpoint=is_checkpoint(height, self.parameters),
+            proposer=candidate.member.id,
+            header=header,
+            state=state,
+            lottery=self.lottery(state.seed, candidate.slot),
+            candidate=candidate,
+        )
+
+    def lottery(self, seed: bytes, slot: Slot) -> Lottery:
+        eager = self.parameters.proposal == "eager"
+        return Lottery(self.committee, self.beacon, Digest(seed), slot, eager=eager)
+
+    def _root(self, restored: Restored | None) -> Block:
+        if restored is None or not restored.finalized:
+            seed = tagged_hash("microchain/genesis-seed", self.chain_id)
+            id, parent, height, slot = self.chain_id, self.chain_id, Height(0), Slot(0)
+            proposer, raw, state = NodeId(bytes(32)), b"", BranchState(seed, self.chain_id, 0, 0, {})
+        else:
+            header = decode_header(restored.finalized)
+            id, parent, height, slot = header.id, header.parent, header.height, header.slot
+            proposer, raw, state = header.proposer, header.raw, decode_branch(restored.state)
+        root = Block(
+            id=id,
+            parent=parent,
+            height=height,
+            slot=slot,
+            epoch=epoch_of(height, self.parameters),
+            checkpoint=is_checkpoint(height, self.parameters),
+            proposer=proposer,
+            header=raw,
+            state=state,
+            lottery=self.lottery(state.seed, slot),
+            candidate=None,
+        )
+        root.persisted = root.justified = True
+        return root

@@ -1,0 +1,248 @@
+"""When this node proposes a block, and how it builds one (protocol, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from microchain.consensus.core import EMPTY_STATE_ROOT, FIRST_DYNASTY, Core, compute_seed, seed_alpha
+from microchain.consensus.finality import Finality
+from microchain.consensus.interface import Broadcast, DiscardRecord, JobResult, MerkleRoot, Prove, Sign
+from microchain.consensus.lottery import Candidate
+from microchain.consensus.messages import CompactBlock, FullBlock
+from microchain.consensus.objects import HEADER_TAG, VERSION, HeaderBody, Vote, encode_body, seal
+from microchain.consensus.pool import PoolEntry
+from microchain.consensus.tree import MILLISECOND, Block
+from microchain.consensus.types import Digest, Height, Nanoseconds
+from microchain.crypto.hashing import tagged_hash
+
+__all__ = ["Proposer", "announce"]
+
+SECOND = 1_000 * MILLISECOND
+DISCONNECTED_WAIT = 30 * SECOND
+STALL_WAIT = SECOND // 4
+MAX_STALL_WAIT = 4 * SECOND
+
+Content = list[tuple[Digest, PoolEntry]]
+
+
+def announce(core: Core, block: Block) -> CompactBlock | FullBlock:
+    """Return the message that relays a block."""
+    votes = tuple(vote.raw for vote in block.votes)
+    if core.parameters.relay == "full":
+        return FullBlock(block.header, block.transactions, votes)
+    return CompactBlock(block.header, block.transaction_ids, votes)
+
+
+class Proposer:
+    """Decides at every event whether it is this node's turn on the head; one proposal for each parent, ever."""
+
+    def __init__(self, core: Core, finality: Finality, on_proposed: Callable[[Block], None]) -> None:
+        self._core = core
+        self._finality = finality
+        self._on_proposed = on_proposed
+        self.proposed_on: set[Digest] = set()
+        self._busy = False
+        self._timer: Nanoseconds | None = None
+        self._work_since: Nanoseconds | None = None
+        self._released_above: Height | None = None
+        self._disconnected_since: Nanoseconds | None = None
+
+    def release(self, above: Height | None) -> None:
+        """Allow pooled transactions into one block above a height."""
+        height = self._core.head.height if above is None else above
+        if self._finality.last_carrier <= height:
+            self._released_above = height
+
+    def reconsider(self) -> None:
+        """Propose if it is time; else have a timer set for when it may be."""
+        core = self._core
+        parent = core.head
+        since = self._something_since()
+        if self._busy or parent.id in self.proposed_on or self._is_extended(parent):
+            return
+        assert parent.adopted_at is not None
+        if since is not None:
+            base = max(parent.adopted_at, since)
+        elif parent.height:
+            base = Nanoseconds(parent.adopted_at + core.parameters.idle_interval_ms * MILLISECOND)
+        else:
+            return
+        turn = self._turn(parent, Nanoseconds(base + core.parameters.block_interval_ms * MILLISECOND))
+        if isinstance(turn, Candidate):
+            self._propose(parent, turn)
+        elif turn is not None and turn != self._timer:
+            self._timer = turn
+            core.set_timer("propose", turn)
+
+    def timer_fired(self) -> None:
+        self._timer = None
+
+    def _turn(self, parent: Block, base: Nanoseconds) -> Candidate | Nanoseconds | None:
+        """Return this node's candidacy if its time has come, else when to look again."""
+        core = self._core
+        timeout = core.tree.slot_timeout(parent)
+        behind = parent.epoch - parent.state.finalized_epoch
+        for position in range(len(core.committee.members)):
+            candidate = parent.lottery.candidate(position)
+            if candidate is None:
+                return None
+            due = base + candidate.rank * timeout
+            if candidate.rank == 0 and behind > core.parameters.stall_epochs:
+                due += min(MAX_STALL_WAIT, STALL_WAIT << min(8, behind - core.parameters.stall_epochs))
+            if candidate.member.id == core.identity:
+                at = Nanoseconds(max(due, self._not_before(parent, timeout)))
+                return candidate if at <= core.now else at
+            if due > core.now:
+                return Nanoseconds(due)
+        return None
+
+    def _not_before(self, parent: Block, timeout: Nanoseconds) -> int:
+        """Wait for the parent's justification at most Δ/2, and for lost links at most 30 s."""
+        core = self._core
+        assert parent.adopted_at is not None
+        not_before = 0
+        if parent.checkpoint and not parent.justified:
+            not_before = parent.adopted_at + timeout // 2
+        if core.committee.is_supermajority(core.connected_mask()):
+            self._disconnected_since = None
+        else:
+            if self._disconnected_since is None:
+                self._disconnected_since = core.now
+            not_before = max(not_before, self._disconnected_since + DISCONNECTED_WAIT)
+        return not_before
+
+    def _is_extended(self, parent: Block) -> bool:
+        """Whether somebody's valid block makes another one on this parent needless; eager winners don't ask."""
+        core = self._core
+        if parent.id not in core.tree.children:
+            return False
+        if core.parameters.proposal == "ranked":
+            return True
+        mine = parent.lottery.of_member(core.identity, len(core.committee.members))
+        return mine is None or mine.rank > 0
+
+    def _something_since(self) -> Nanoseconds | None:
+        """Since when there has been something to propose, without a break."""
+        core = self._core
+        if self._released_above is not None and self._finality.last_carrier > self._released_above:
+            self._released_above = None
+        unfinished = any(b.transaction_ids for b in core.tree.ancestors(core.head) if b is not core.tree.root)
+        if unfinished or self._may_carry(waiting=True):
+            if self._work_since is None:
+                self._work_since = core.now
+        else:
+            self._work_since = None
+        return self._work_since
+
+    def _may_carry(self, *, waiting: bool) -> bool:
+        """Whether pooled transactions may be proposed; ``waiting``: whether they are worth a block of their own."""
+        core = self._core
+        if not core.pool.pending:
+            return False
+        if core.parameters.propose == "release":
+            return self._released_above is not None
+        return not waiting or core.pool.pending_bytes >= core.parameters.propose_at_bytes
+
+    # --- building ---
+
+    def _propose(self, parent: Block, candidate: Candidate) -> None:
+        core = self._core
+        self._busy = True
+        height = Height(parent.height + 1)
+        content: Content = []
+        if self._may_carry(waiting=False):
+            content = list(core.pool.select(height, core.parameters.max_block_bytes))
+        votes = self._new_votes(parent)
+        jobs = (
+            Prove(seed_alpha(parent.state.seed, candidate.slot)),
+            MerkleRoot(tuple(id for id, _ in content)),
+            MerkleRoot(tuple(vote.raw for vote in votes)),
+        )
+
+        def done(results: tuple[JobResult, ...]) -> None:
+            if core.head is not parent or self._is_extended(parent):
+                self._busy = False
+                return
+            self._sign(parent, candidate, content, votes, results)
+
+        core.work(jobs, done)
+
+    def _new_votes(self, parent: Block) -> list[Vote]:
+        """All known votes that a child of ``parent`` may contain."""
+        core = self._core
+        votes = []
+        for target, entry in parent.state.open.items():
+            for vote in core.book.for_target(Digest(target)).values():
+                known = entry.mask >> core.committee.by_id[vote.voter].index & 1
+                body = vote.body
+                matches = (body.source, body.source_epoch, body.target_epoch) == (
+                    entry.source,
+                    entry.source_epoch,
+                    entry.epoch,
+                )
+                if matches and not known:
+                    votes.append(vote)
+        return votes
+
+    def _sign(
+        self,
+        parent: Block,
+        candidate: Candidate,
+        content: Content,
+        votes: list[Vote],
+        results: Sequence[JobResult],
+    ) -> None:
+        core = self._core
+        proven, tx_root, votes_root = results
+        assert isinstance(proven, tuple) and isinstance(tx_root, bytes) and isinstance(votes_root, bytes)
+        proof, output = proven
+        assert isinstance(proof, bytes) and isinstance(output, bytes)
+        body = HeaderBody(
+            VERSION,
+            core.chain_id,
+            parent.height + 1,
+            candidate.slot,
+            parent.id,
+            FIRST_DYNASTY,
+            tx_root,
+            votes_root,
+            EMPTY_STATE_ROOT,
+            core.committee.root,
+            core.identity,
+            proof,
+            core.now,
+        )
+        signed = encode_body(body)
+        id = tagged_hash(HEADER_TAG, signed)
+        epoch = core.checkpoint_epoch(parent.height + 1)
+        state = parent.state.extend(id, epoch, compute_seed(output), votes, core.committee)
+        block = core.make_block(header=b"", id=id, parent=parent, candidate=candidate, state=state)
+        block.set_body(
+            tuple(entry.raw for _, entry in content),
+            tuple(tx_id for tx_id, _ in content),
+            tuple(entry.valid_until for _, entry in content),
+            tuple(votes),
+        )
+        block.own = block.persisted = True
+        core.trace("proposed", block)
+        self.proposed_on.add(parent.id)
+
+        def done(results: tuple[JobResult, ...]) -> None:
+            (signature,) = results
+            assert isinstance(signature, bytes)
+            block.header = seal(signed, signature)
+            core.persist((block.record(),), durable=True, then=stored)
+
+        def stored() -> None:
+            self._busy = False
+            core.emit(Broadcast(announce(core, block)))
+            if block.parent in core.tree.blocks:
+                self._on_proposed(block)
+            else:
+                core.persist((DiscardRecord((block.id,)),), durable=False)
+
+        core.work((Sign(id),), done)
+
+    def forget_below(self) -> None:
+        """Parents that are not in the tree any more can't be extended."""
+        self.proposed_on &= self._core.tree.blocks.keys()

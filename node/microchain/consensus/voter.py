@@ -1,0 +1,101 @@
+"""This node's own votes: at most one for each epoch, never one that breaks FFG's rules, durable before sent."""
+
+from __future__ import annotations
+
+from microchain.consensus.core import FIRST_DYNASTY, Core
+from microchain.consensus.finality import Finality
+from microchain.consensus.interface import (
+    BlockRecord,
+    Broadcast,
+    JobResult,
+    Record,
+    Restored,
+    Sign,
+    VoteRecord,
+    VoteTrace,
+)
+from microchain.consensus.messages import Votes
+from microchain.consensus.objects import VERSION, VOTE_TAG, Vote, VoteBody, decode_vote, encode_body, seal
+from microchain.consensus.tree import Block
+from microchain.crypto.hashing import tagged_hash
+
+__all__ = ["Voter"]
+
+
+class Voter:
+    """Two counters imply both slashing rules: the last target's epoch only grows, the last source's never falls."""
+
+    def __init__(self, core: Core, finality: Finality, restored: Restored | None) -> None:
+        self._core = core
+        self._finality = finality
+        self._last_target = 0
+        self._last_source = 0
+        self.last_vote = b""
+        self.observing = False
+        self._journal_absent = restored is None
+        for record in restored.own_votes if restored else ():
+            if record.target_epoch > self._last_target:
+                self.last_vote = record.raw
+            self._last_target = max(self._last_target, int(record.target_epoch))
+            self._last_source = max(self._last_source, int(record.source_epoch))
+
+    def saw_chain_above_genesis(self) -> None:
+        """The chain is older than this node's journal: it may have voted before, so it only observes."""
+        if self._journal_absent and not self._last_target:
+            self.observing = True
+
+    def consider(self) -> None:
+        """Vote for the highest checkpoint of the head's branch, if that is allowed."""
+        core = self._core
+        if core.me is None or self.observing:
+            return
+        target = next(block for block in core.tree.ancestors(core.head) if block.checkpoint or block is core.tree.root)
+        if target is core.tree.root:
+            return
+        entry = target.state.open[target.id]
+        if entry.epoch <= self._last_target or entry.source_epoch < self._last_source:
+            return
+        self._last_target, self._last_source = entry.epoch, entry.source_epoch
+        body = VoteBody(
+            VERSION,
+            core.chain_id,
+            FIRST_DYNASTY,
+            entry.source,
+            entry.source_epoch,
+            target.id,
+            entry.epoch,
+            core.identity,
+        )
+        signed = encode_body(body)
+        id = tagged_hash(VOTE_TAG, signed)
+
+        def done(results: tuple[JobResult, ...]) -> None:
+            (signature,) = results
+            assert isinstance(signature, bytes)
+            self._journal(decode_vote(seal(signed, signature)), target)
+
+        core.work((Sign(id),), done)
+
+    def _journal(self, vote: Vote, target: Block) -> None:
+        """Store the vote together with its target's unfinalized branch: without it a power loss could lock everybody
+        on a block that exists nowhere. The votes that justify the source are inside those blocks."""
+        core = self._core
+        records: list[Record] = list(self._unstored(target))
+        records.append(VoteRecord(vote.id, vote.raw, True, vote.source_epoch, vote.target, vote.target_epoch))
+
+        def stored() -> None:
+            self.last_vote = vote.raw
+            core.emit(VoteTrace("sent", vote.voter, vote.target, vote.target_epoch, vote.source_epoch))
+            core.emit(Broadcast(Votes((vote.raw,))))
+            self._finality.accept(vote)
+
+        core.persist(tuple(records), durable=True, then=stored)
+
+    def _unstored(self, target: Block) -> list[BlockRecord]:
+        tree = self._core.tree
+        if target.id not in tree.blocks:
+            return []
+        blocks = [block for block in tree.path(target) if not block.persisted]
+        for block in blocks:
+            block.persisted = True
+        return [block.record() for block in blocks]

@@ -11,7 +11,7 @@ from microchain.consensus.interface import BlockRecord
 from microchain.consensus.objects import decode_header, decode_transaction, decode_vote
 from microchain.consensus.types import Digest, ProtocolError
 from microchain.ledger.restore import BLOCK_COLUMNS, read_block
-from microchain.ledger.transaction_index import find_position
+from microchain.ledger.transaction_index import find_index_problems
 
 __all__ = ["PROBLEMS_LIMIT", "compute_digest", "find_problems"]
 
@@ -60,8 +60,6 @@ def find_problems(connection: sqlite3.Connection, chain_id: Digest) -> Iterator[
             yield f"height {height}: follows height {previous[0]}"
         if block is not None and previous[1] and block.parent != previous[1]:
             yield f"height {height}: its parent is not the block below"
-        if block is not None:
-            yield from _check_index(connection, block)
         previous = height, block.id if block else b""
     for height, *row in connection.execute(
         f"SELECT unfinalized.height, {BLOCK_COLUMNS} FROM unfinalized LEFT JOIN block USING (number) "
@@ -69,6 +67,7 @@ def find_problems(connection: sqlite3.Connection, chain_id: Digest) -> Iterator[
     ):
         yield from _check_block(height, row)[1]
     yield from _check_votes(connection)
+    yield from find_index_problems(connection)
 
 
 def _check_block(height: int, row: list[Any]) -> tuple[BlockRecord | None, list[str]]:
@@ -89,12 +88,6 @@ def _check_block(height: int, row: list[Any]) -> tuple[BlockRecord | None, list[
     if ids != block.transaction_ids:
         problems.append(f"{where}: the transactions do not hash to the stored ids")
     return block, problems
-
-
-def _check_index(connection: sqlite3.Connection, block: BlockRecord) -> Iterator[str]:
-    for index, id in enumerate(block.transaction_ids):
-        if find_position(connection, id) != (block.height, index):
-            yield f"height {block.height}: transaction {id.hex()[:16]} is not found by its id"
 
 
 def _check_votes(connection: sqlite3.Connection) -> Iterator[str]:

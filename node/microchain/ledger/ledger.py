@@ -105,6 +105,12 @@ class Ledger:
                     writer.execute("ROLLBACK")
                 raise
 
+    def checkpoint(self) -> None:
+        """Copy the log into the main file now, rather than in the middle of a later `write` (two syncs)."""
+        with self._writing, translated(self.path):
+            if self._writer is not None:
+                self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
     # --- reading --------------------------------------------------------------------------------------------------
 
     @contextmanager

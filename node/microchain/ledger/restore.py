@@ -67,7 +67,8 @@ def _read_votes(connection: sqlite3.Connection) -> list[VoteRecord]:
 def _read_recent(connection: sqlite3.Connection, height: int) -> RecentTransactions:
     recent = RecentTransactions()
     for ids, expiries in connection.execute(
-        "SELECT ids, body.expiries FROM chain JOIN body USING (number) WHERE expires >= ? ORDER BY height", (height,)
+        "SELECT ids, body.expiries FROM chain INDEXED BY chain_expires JOIN body USING (number) WHERE expires >= ?",
+        (height,),
     ):
         recent.extend(ids, expiries, height)
     return recent

@@ -40,7 +40,11 @@ class _Expiry(Struct, array_like=True):
     valid_until: int
 
 
-_envelope_decoder = msgspec.msgpack.Decoder(tuple[bytes, msgspec.Raw])
+class _Envelope(Struct, array_like=True):
+    signed: bytes
+
+
+_envelope_decoder = msgspec.msgpack.Decoder(_Envelope)
 _expiry_decoder = msgspec.msgpack.Decoder(_Expiry)
 
 
@@ -74,7 +78,7 @@ def decode_list(data: bytes) -> tuple[bytes, ...]:
 
 def get_valid_until(transaction: bytes) -> int:
     """Return a transaction's valid_until; msgspec.MsgspecError if it has none. Checks nothing else."""
-    return _expiry_decoder.decode(_envelope_decoder.decode(transaction)[0]).valid_until
+    return _expiry_decoder.decode(_envelope_decoder.decode(transaction).signed).valid_until
 
 
 def encode_body_row(block: BlockRecord) -> tuple[BodyRow, int]:

@@ -80,7 +80,7 @@ CREATE TABLE evidence (
 CREATE INDEX evidence_offender ON evidence (offender, rule);
 
 -- Where finalized transactions are; see transaction_index.py.
-CREATE TABLE segment (number INTEGER PRIMARY KEY, merged INTEGER NOT NULL, last_height INTEGER NOT NULL) STRICT;
+CREATE TABLE segment (number INTEGER PRIMARY KEY, last_height INTEGER NOT NULL) STRICT;
 CREATE TABLE transaction_position (
     segment INTEGER NOT NULL,
     prefix INTEGER NOT NULL,

@@ -14,7 +14,7 @@ from microchain.consensus.interface import (
     Record,
     VoteRecord,
 )
-from microchain.consensus.objects import decode_header, decode_vote, split
+from microchain.consensus.objects import MalformedObject, decode_header, decode_vote, split
 from microchain.consensus.types import Digest
 from microchain.crypto.hashing import tagged_hash
 from microchain.ledger.errors import LedgerConflict, LedgerError
@@ -41,17 +41,22 @@ class Store:
 
     def apply(self, record: Record) -> None:
         """Store one record; storing it again changes nothing."""
-        match record:
-            case BlockRecord():
-                self._store_block(record)
-            case VoteRecord():
-                self._store_vote(record)
-            case FinalizedRecord():
-                self._finalize(record)
-            case DiscardRecord():
-                self._discard(record.blocks)
-            case EvidenceRecord():
-                self._store_evidence(record)
+        try:
+            match record:
+                case BlockRecord():
+                    self._store_block(record)
+                case VoteRecord():
+                    self._store_vote(record)
+                case FinalizedRecord():
+                    self._finalize(record)
+                case DiscardRecord():
+                    self._discard(record.blocks)
+                case EvidenceRecord():
+                    self._store_evidence(record)
+        except (MalformedObject, msgspec.MsgspecError) as error:
+            raise LedgerError(
+                f"a {type(record).__name__} holds a malformed object and was not stored: {error}"
+            ) from error
 
     def touch(self) -> None:
         """Change something: SQLite syncs no commit that changed nothing, even if earlier ones are not synced yet."""
@@ -65,10 +70,7 @@ class Store:
         if known is not None:
             self._connection.execute("UPDATE block SET own = 1, slot = ? WHERE number = ?", (slot, known[0]))
             return
-        try:
-            body, expires = encode_body_row(block)
-        except msgspec.MsgspecError as error:
-            raise LedgerError(f"block {block.id.hex()[:16]} holds a malformed transaction: {error}") from error
+        body, expires = encode_body_row(block)
         number = self._connection.execute(
             "INSERT INTO block (id, height, parent, own, slot, transaction_count, size, expires, header) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",

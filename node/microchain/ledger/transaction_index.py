@@ -1,23 +1,24 @@
 """Where finalized transactions are: an index that costs about a microsecond for each and dirties few pages.
 
 Ids are random, so a plain index would dirty one page of the file for each transaction. Instead, the newest blocks are
-not indexed at all (their ids stand together in their bodies and are searched there). When enough have gathered, their
-8-byte prefixes are written in order as one *segment*; segments are merged, MERGED at a time, into one larger.
+not indexed at all (their ids stand together in their bodies and are searched there). When enough have gathered, the
+8-byte prefixes of their ids are written in order as one *segment*. A search looks into each segment, 2 µs for each:
+under 4 ms after an hour at 2000 transactions a second.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import struct
+from collections.abc import Iterator
 
 from microchain.consensus.types import Digest, Height
 from microchain.ledger.rows import ID_BYTES
 
-__all__ = ["TransactionIndex", "find_position"]
+__all__ = ["TransactionIndex", "find_index_problems", "find_position"]
 
 PENDING_TRANSACTIONS = 4096
 PENDING_BLOCKS = 256
-MERGED = 16
 INDEX_BITS = 20
 """A position is height << INDEX_BITS | index: a block of 8 MiB has fewer than 2^20 transactions."""
 
@@ -46,42 +47,30 @@ class TransactionIndex:
             self._pending = self._pending[0] + blocks, self._pending[1] + transactions
         if self._pending[0] >= PENDING_BLOCKS or self._pending[1] >= PENDING_TRANSACTIONS:
             self._write_segment()
-            self._merge()
             self._pending = 0, 0
 
     def _write_segment(self) -> None:
-        entries: list[tuple[int, int]] = []
-        last = 0
-        rows = self._connection.execute(
-            f"SELECT height, ids FROM chain JOIN body USING (number) WHERE height > {_INDEXED} ORDER BY height"
-        )
-        for height, ids in rows:
-            count = len(ids) // ID_BYTES
-            first = height << INDEX_BITS
-            entries.extend(zip(struct.unpack(">" + "q24x" * count, ids), range(first, first + count), strict=True))
-            last = height
-        entries.sort()
-        segment = self._connection.execute("INSERT INTO segment (merged, last_height) VALUES (0, ?)", (last,)).lastrowid
+        (indexed,) = self._connection.execute(f"SELECT {_INDEXED}").fetchone()
+        (last,) = self._connection.execute("SELECT max(height) FROM chain").fetchone()
+        segment = self._connection.execute("INSERT INTO segment (last_height) VALUES (?)", (last,)).lastrowid
         self._connection.executemany(
             f"INSERT INTO transaction_position VALUES ({segment}, ?, ?)",
-            entries,
+            _compute_entries(self._connection, indexed, last),
         )
 
-    def _merge(self) -> None:
-        small = self._connection.execute("SELECT number, last_height FROM segment WHERE merged = 0").fetchall()
-        if len(small) < MERGED:
-            return
-        first, last = small[0][0], small[-1][0]
-        merged = self._connection.execute(
-            "INSERT INTO segment (merged, last_height) VALUES (1, ?)", (small[-1][1],)
-        ).lastrowid
-        self._connection.execute(
-            f"INSERT INTO transaction_position SELECT {merged}, prefix, position FROM transaction_position "
-            "WHERE segment BETWEEN ? AND ? ORDER BY prefix, position",
-            (first, last),
-        )
-        self._connection.execute("DELETE FROM transaction_position WHERE segment BETWEEN ? AND ?", (first, last))
-        self._connection.execute("DELETE FROM segment WHERE number BETWEEN ? AND ?", (first, last))
+
+def _compute_entries(connection: sqlite3.Connection, above: int, last: int) -> list[tuple[int, int]]:
+    """Return the ordered (prefix, position) of the finalized transactions at heights in (above, last]."""
+    entries: list[tuple[int, int]] = []
+    rows = connection.execute(
+        "SELECT height, ids FROM chain JOIN body USING (number) WHERE height > ? AND height <= ?", (above, last)
+    )
+    for height, ids in rows:
+        count = len(ids) // ID_BYTES
+        first = height << INDEX_BITS
+        entries.extend(zip(struct.unpack(">" + "q24x" * count, ids), range(first, first + count), strict=True))
+    entries.sort()
+    return entries
 
 
 def find_position(connection: sqlite3.Connection, id: Digest) -> tuple[Height, int] | None:
@@ -93,9 +82,10 @@ def find_position(connection: sqlite3.Connection, id: Digest) -> tuple[Height, i
         index = _find_aligned(ids, id)
         if index is not None:
             return Height(height), index
-    (prefix,) = struct.unpack_from(">q", id)
+    # CROSS JOIN: look into each segment rather than at each position.
     positions = connection.execute(
-        "SELECT position FROM segment JOIN transaction_position ON segment = segment.number WHERE prefix = ?", (prefix,)
+        "SELECT position FROM segment CROSS JOIN transaction_position ON segment = segment.number WHERE prefix = ?",
+        struct.unpack_from(">q", id),
     ).fetchall()
     for (position,) in positions:
         height, index = position >> INDEX_BITS, position & ((1 << INDEX_BITS) - 1)
@@ -106,6 +96,18 @@ def find_position(connection: sqlite3.Connection, id: Digest) -> tuple[Height, i
         if found is not None and found[0] == id:
             return Height(height), index
     return None
+
+
+def find_index_problems(connection: sqlite3.Connection) -> Iterator[str]:
+    """Yield one sentence for each segment that is not what the bodies say."""
+    above = 0
+    for segment, last in connection.execute("SELECT number, last_height FROM segment ORDER BY number"):
+        stored = connection.execute(
+            "SELECT prefix, position FROM transaction_position WHERE segment = ? ORDER BY prefix, position", (segment,)
+        )
+        if stored.fetchall() != _compute_entries(connection, above, last):
+            yield f"heights {above + 1} to {last}: the transaction index differs from the blocks"
+        above = last
 
 
 def _find_aligned(ids: bytes, id: Digest) -> int | None:

@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 GROUP_RECORDS = 256
 """Records after which a group is committed even if more wait."""
+IDLE_S = 0.25
+"""After so long without a Persist the log is copied into the main file, so that this seldom delays one."""
 
 
 class LedgerWriter:
@@ -39,6 +41,7 @@ class LedgerWriter:
         self._changed = threading.Condition()
         self._closing = False
         self._failed = False
+        self._to_checkpoint = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -64,23 +67,32 @@ class LedgerWriter:
         self._thread.join()
 
     def _run(self) -> None:
-        while group := self._take():
-            records = [record for persist, _ in group for record in persist.records]
-            try:
-                self._ledger.write(records, durable=any(persist.durable for persist, _ in group))
-            except LedgerError as error:
-                with self._changed:
-                    self._failed = True
-                    self._queue.clear()
-                self._call(self._on_failure, error)
-                return
-            self._call(_report, group)
+        try:
+            while (group := self._take()) is not None:
+                self._store(group)
+        except Exception as error:
+            # Whatever it is, the node must hear of it: without this thread it would wait for ever.
+            with self._changed:
+                self._failed = True
+                self._queue.clear()
+            typed = error if isinstance(error, LedgerError) else LedgerError(f"the ledger's writer failed: {error!r}")
+            self._call(self._on_failure, typed)
 
-    def _take(self) -> list[tuple[Persist, Callable[[int], None]]]:
-        """Wait for Persists and take as many as one commit should hold; none once closed and empty."""
+    def _store(self, group: list[tuple[Persist, Callable[[int], None]]]) -> None:
+        if group:
+            records = [record for persist, _ in group for record in persist.records]
+            self._ledger.write(records, durable=any(persist.durable for persist, _ in group))
+            self._call(_report, group)
+        else:
+            self._ledger.checkpoint()
+        self._to_checkpoint = bool(group)
+
+    def _take(self) -> list[tuple[Persist, Callable[[int], None]]] | None:
+        """Wait for Persists and take as many as one commit should hold: none when idle, None when closed and empty."""
         with self._changed:
-            while not self._queue and not self._closing:
-                self._changed.wait()
+            self._changed.wait_for(lambda: self._queue or self._closing, IDLE_S if self._to_checkpoint else None)
+            if self._closing and not self._queue:
+                return None
             group = []
             records = 0
             while self._queue and records < GROUP_RECORDS:

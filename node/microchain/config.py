@@ -30,7 +30,7 @@ __all__ = [
     "suggest",
 ]
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}\Z"
 """A node's name: it serves as a DNS label and as a file name."""
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-
-from msgspec import Struct
+from typing import Protocol
 
 from microchain.consensus.interface import BlockTrace, TransactionTrace, VoteTrace
 from microchain.consensus.types import Height, NodeId
@@ -14,19 +13,19 @@ from microchain.telemetry.board import BoardSampler
 from microchain.telemetry.line_protocol import FieldValue, encode_fields, encode_series
 from microchain.telemetry.spool import Spool
 
-__all__ = ["Recorder", "Traffic", "is_sampled"]
+__all__ = ["CLIENT", "Recorder", "Traffic", "is_sampled"]
 
 CLIENT = "client"
 """The ``validator`` tag of the load generator's points."""
 
 
-class Traffic(Struct):
+class Traffic(Protocol):
     """What was sent and received in one phase since the process started; bytes are those of encoded messages."""
 
-    messages_sent: int = 0
-    bytes_sent: int = 0
-    messages_received: int = 0
-    bytes_received: int = 0
+    sent_messages: int
+    sent_bytes: int
+    received_messages: int
+    received_bytes: int
 
 
 class _Series:
@@ -40,7 +39,7 @@ class _Series:
 
 
 def is_sampled(id: bytes, sample: float) -> bool:
-    """Whether the transaction is traced: decided by its id alone, so every node traces the same ones."""
+    """Whether a transaction is traced: decided by (the first 8 bytes of) its id, so every node traces the same."""
     return sample >= 1.0 or int.from_bytes(id[:8], "big") < sample * 2.0**64
 
 
@@ -104,8 +103,7 @@ class Recorder:
     ) -> None:
         """Record that transactions passed a stage; those not sampled are left out."""
         if self._sample < 1.0:
-            threshold = self._sample * 2.0**64
-            ids = [id for id in ids if int.from_bytes(id[:8], "big") < threshold]
+            ids = [id for id in ids if is_sampled(id, self._sample)]
         if not ids:
             return
         shared: dict[str, FieldValue | None] = {
@@ -129,10 +127,10 @@ class Recorder:
         """Record each phase's counters (cumulative since the process started)."""
         for phase, counts in traffic.items():
             fields: dict[str, FieldValue | None] = {
-                "messages_sent": counts.messages_sent,
-                "bytes_sent": counts.bytes_sent,
-                "messages_received": counts.messages_received,
-                "bytes_received": counts.bytes_received,
+                "sent_messages": counts.sent_messages,
+                "sent_bytes": counts.sent_bytes,
+                "received_messages": counts.received_messages,
+                "received_bytes": counts.received_bytes,
             }
             self._point("messages", "phase", phase, fields, at)
 

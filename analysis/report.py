@@ -1,0 +1,81 @@
+"""Analyses a whole run: figures, tables and the verdict."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from analysis.checks import check_cell
+from analysis.documents import RateWorkload
+from analysis.hardware import describe_hardware, is_chapter_hardware
+from analysis.rates import measure_rate
+from analysis.rounds import measure_rounds
+from analysis.run import Run
+from analysis.tables import MeasuredCell, latency_tables, rate_table, sources, throughput_table, traffic_table
+from analysis.timeline import build_timeline
+from analysis.traffic import count_traffic
+from analysis.verdict import Level, Reason, Verdict
+
+__all__ = ["PLAIN_WIDTH", "Report", "analyse", "write_report"]
+
+PLAIN_WIDTH = 140
+_STYLES = {Level.VALID: "bold green", Level.SUSPECT: "bold yellow", Level.INVALID: "bold red"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the analysis of one run found."""
+
+    cells: tuple[MeasuredCell, ...]
+    verdict: Verdict
+    hardware: str
+    chapter_boards: bool
+
+    def renderables(self) -> list[RenderableType]:
+        """Return tables and verdict for a rich console."""
+        parts: list[RenderableType] = []
+        if any(cell.rounds is not None for cell in self.cells):
+            parts += latency_tables(self.cells, self.hardware, chapter_boards=self.chapter_boards)
+            parts.append(throughput_table(self.cells, self.hardware, chapter_boards=self.chapter_boards))
+            parts += [traffic_table(self.cells), sources()]
+        if any(cell.rate is not None for cell in self.cells):
+            parts.append(rate_table(self.cells, self.hardware))
+        head, *reasons = self.verdict.lines()
+        return [*parts, Text(head, style=_STYLES[self.verdict.level]), *(Text(line) for line in reasons)]
+
+
+def analyse(run: Run) -> Report:
+    """Measure and judge every cell of a loaded run."""
+    measured, reasons = [], [Reason(Level.SUSPECT, str(problem)) for problem in run.problems]
+    for cell in run.cells.values():
+        timeline = build_timeline(run, cell)
+        workload = cell.spec.workload
+        rate = measure_rate(timeline, workload) if isinstance(workload, RateWorkload) else None
+        rounds = None if rate is not None else measure_rounds(timeline)
+        finished = sum(record.status == "ok" for record in cell.rounds)
+        measured.append(MeasuredCell(cell.spec, rounds, rate, count_traffic(run, cell), finished))
+        reasons += check_cell(run, cell, timeline, rounds)
+    if not run.cells:
+        reasons.append(Reason(Level.INVALID, "the run has no readable cell: nothing was measured"))
+    return Report(
+        tuple(measured),
+        Verdict(run.name, tuple(run.cells), tuple(dict.fromkeys(reasons))),
+        describe_hardware(run.environment),
+        is_chapter_hardware(run.environment),
+    )
+
+
+def write_report(report: Report, directory: Path) -> None:
+    """Write ``verdict.json`` and ``tables.txt`` into the run directory."""
+    verdict = msgspec.json.format(msgspec.json.encode(report.verdict.to_json()), indent=2) + b"\n"
+    (directory / "verdict.json").write_bytes(verdict)
+    plain = Console(file=io.StringIO(), width=PLAIN_WIDTH, color_system=None)
+    with plain.capture() as text:
+        plain.print(*report.renderables(), sep="\n")
+    lines = (line.rstrip() for line in text.get().splitlines())
+    (directory / "tables.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

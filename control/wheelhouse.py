@@ -50,7 +50,8 @@ def find_wheelhouse(output: Path, extra: Sequence[str] = (), *, make: bool = Tru
     machine = f"{platform.python_implementation()} {platform.python_version()} {platform.machine()}".encode()
     wanted = Wheelhouse(
         node=output / f"node-{_digest_files(_sources(node), node)}",
-        dependencies=output / f"dependencies-{_digest([machine, *map(_read, (pins, node / 'pyproject.toml')), *_encode(extra)])}",
+        dependencies=output
+        / f"dependencies-{_digest([machine, *map(_read, (pins, node / 'pyproject.toml')), *_encode(extra)])}",
     )
     missing = tuple(name for name in ("dependencies", "node") if not getattr(wanted, name).is_dir())
     if make and "dependencies" in missing:

@@ -23,7 +23,7 @@ from microchain.crypto.signatures import KeyFileError, SigningKey, get_scheme
 from microchain.crypto.suite import RealKeyring
 from microchain.crypto.vrf import VrfKey
 
-__all__ = ["Bundle", "create_keys", "load_keyring", "load_signing_key", "write_whole"]
+__all__ = ["Bundle", "create_keys", "has_keys", "load_keyring", "load_signing_key", "write_whole"]
 
 SIGNING_KEY = "signing.pem"
 VRF_KEY = "vrf.key"
@@ -78,6 +78,14 @@ def create_keys(
         csr=request.decode("ascii"),
     )
     return bundle, made
+
+
+def has_keys(directory: Path, name: str, *, hosts: Sequence[str] = ()) -> bool:
+    """Whether ``create_keys`` with the same arguments would find nothing to make."""
+    if not all((directory / file).exists() for file in (SIGNING_KEY, VRF_KEY, PVSS_KEY, TLS_KEY, TLS_REQUEST)):
+        return False
+    request, tls_key = _read(directory / TLS_REQUEST), _read(directory / TLS_KEY)
+    return authority.request_matches(request, tls_key, name, hosts)
 
 
 def _create_missing(directory: Path, name: str, signature: str, hosts: Sequence[str]) -> tuple[bytes, list[str]]:

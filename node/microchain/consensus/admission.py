@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -44,11 +44,10 @@ class _Candidate(Struct, frozen=True):
 
 
 class Admission:
-    """Checks, pools and announces transactions. ``on_pooled`` is called when the pool got something to propose."""
+    """Checks, pools and announces transactions."""
 
-    def __init__(self, core: Core, on_pooled: Callable[[], None]) -> None:
+    def __init__(self, core: Core) -> None:
         self._core = core
-        self._on_pooled = on_pooled
         self._checking: set[Digest] = set()
         self._checking_bytes = 0
         self._requested: dict[Digest, NodeId] = {}
@@ -192,7 +191,7 @@ class Admission:
             core.pool.add(candidate.id, PoolEntry(candidate.raw, candidate.valid_until, local))
         if fresh:
             core.emit(TransactionTrace("accepted", tuple(c.id for c in fresh), local=local))
-            self._on_pooled()
+            core.wake_proposer = True
 
 
 def check_transaction(core: Core, raw: bytes) -> Transaction:

@@ -46,7 +46,10 @@ def seed_alpha(parent_seed: bytes, slot: Slot) -> bytes:
 
 
 class Core:
-    """Shared state. ``now`` and ``actions`` belong to the event being handled."""
+    """Shared state. ``now`` and ``actions`` belong to the event being handled.
+
+    ``wake_proposer`` is set by whoever changed something that decides whether it is time to propose.
+    """
 
     def __init__(self, genesis: Genesis, identity: NodeId, restored: Restored | None) -> None:
         self.genesis = genesis
@@ -67,6 +70,7 @@ class Core:
         self.head = self.tree.root
         self.certificate: tuple[bytes, ...] = restored.certificate if restored else ()
         self.evidence = 0
+        self.wake_proposer = True
         self._token = 0
         self._works: dict[int, Callable[[tuple[JobResult, ...]], None]] = {}
         self._persists: dict[int, Callable[[], None]] = {}

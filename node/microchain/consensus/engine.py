@@ -58,7 +58,7 @@ class MicrochainEngine:
     def __init__(self, genesis: Genesis, identity: NodeId, restored: Restored | None = None) -> None:
         self._core = core = Core(genesis, identity, restored)
         self._finality = Finality(core, self._head_changed, self._checkpoint_missing)
-        self._admission = Admission(core, lambda: None)
+        self._admission = Admission(core)
         self._intake = Intake(core, self._block_valid, lambda pending: self._exchange.incomplete(pending))
         self._voter = Voter(core, self._finality, restored)
         self._exchange = Exchange(core, self._finality, self._intake, self._admission, self._voter)
@@ -92,14 +92,17 @@ class MicrochainEngine:
             case TransactionsSubmitted(request, transactions):
                 self._admission.submit(request, transactions)
             case TimerFired(timer):
+                core.wake_proposer = True
                 self._timer(timer)
             case PeerConnected(peer):
+                core.wake_proposer = True
                 core.connected.add(peer)
                 self._exchange.connected(peer)
             case PeerDisconnected(peer):
                 core.connected.discard(peer)
                 self._exchange.disconnected(peer)
             case Released(above):
+                core.wake_proposer = True
                 self._proposer.release(above)
         return self._flush()
 
@@ -180,9 +183,11 @@ class MicrochainEngine:
                 self._exchange.tick()
 
     def _flush(self) -> list[Action]:
-        if not self._exchange.syncing and not self._voter.observing and self._core.me is not None:
+        core = self._core
+        if core.wake_proposer and core.me is not None and not self._exchange.syncing and not self._voter.observing:
+            core.wake_proposer = False
             self._proposer.reconsider()
-        actions, self._core.actions = self._core.actions, []
+        actions, core.actions = core.actions, []
         return actions
 
     # --- what the parts tell each other ---

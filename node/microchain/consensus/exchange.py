@@ -291,6 +291,7 @@ class Exchange:
     def _resume(self) -> None:
         """After a catch-up: go on with another peer that is further, or take part again."""
         core = self._core
+        core.wake_proposer = True
         for peer, status in self._statuses.items():
             ahead = status.finalized_height > core.tree.root.height
             if ahead and Digest(status.finalized) not in core.tree.blocks and peer not in self._slow:

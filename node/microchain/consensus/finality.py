@@ -131,6 +131,7 @@ class Finality:
     def _justify(self, block: Block) -> None:
         core = self._core
         block.justified = True
+        core.wake_proposer = True
         core.tree.unhold(block, core.now)
         core.trace("justified", block)
         for ancestor in core.tree.ancestors(block):
@@ -224,6 +225,7 @@ class Finality:
         if best is old:
             return
         core.head = best
+        core.wake_proposer = True
         branch = [best] if best.parent == old.id else core.tree.path(best)
         if best.parent != old.id:
             on_branch = {id for block in branch for id in block.id_set}

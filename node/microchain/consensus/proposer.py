@@ -162,6 +162,7 @@ class Proposer:
         def done(results: tuple[JobResult, ...]) -> None:
             if core.head is not parent or self._is_extended(parent):
                 self._busy = False
+                core.wake_proposer = True
                 return
             self._sign(parent, candidate, content, votes, results)
 
@@ -235,6 +236,7 @@ class Proposer:
 
         def stored() -> None:
             self._busy = False
+            core.wake_proposer = True
             core.emit(Broadcast(announce(core, block)))
             if block.parent in core.tree.blocks:
                 self._on_proposed(block)

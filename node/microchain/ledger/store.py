@@ -117,17 +117,21 @@ class Store:
         )
 
     def _check_own_vote(self, vote: VoteRecord) -> int:
-        """Return the vote's dynasty; LedgerConflict unless it moves the journal forward (protocol, section 5)."""
+        """Return the vote's dynasty; LedgerConflict if with an earlier own vote it breaks one of FFG's two rules.
+
+        The engine sees to that itself; this is the last guard, behind all of its restarts.
+        """
         dynasty = decode_vote(vote.raw).body.dynasty
-        last = self._connection.execute(
-            "SELECT target_epoch, source_epoch FROM vote WHERE own = 1 AND dynasty = ? "
-            "ORDER BY target_epoch DESC LIMIT 1",
-            (dynasty,),
+        other = self._connection.execute(
+            "SELECT id, source_epoch, target_epoch FROM vote WHERE own = 1 AND dynasty = :dynasty AND ("
+            "target_epoch = :target OR (source_epoch < :source AND target_epoch > :target) "
+            "OR (source_epoch > :source AND target_epoch < :target))",
+            {"dynasty": dynasty, "source": vote.source_epoch, "target": vote.target_epoch},
         ).fetchone()
-        if last is not None and (vote.target_epoch <= last[0] or vote.source_epoch < last[1]):
+        if other is not None:
             raise LedgerConflict(
-                f"own vote {vote.id.hex()[:16]} ({vote.source_epoch} to {vote.target_epoch}) does not go beyond the "
-                f"last own vote ({last[1]} to {last[0]}): a vote that was sent must never be contradicted"
+                f"own vote {vote.id.hex()[:16]} (epoch {vote.source_epoch} to {vote.target_epoch}) contradicts own vote "
+                f"{other[0].hex()[:16]} (epoch {other[1]} to {other[2]}): sending it would be an offence"
             )
         return dynasty
 

@@ -12,6 +12,7 @@ from microchain.api.server import create_app, server_context, start_server
 from microchain.client.node_client import NodeClient, client_context
 from microchain.crypto.authority import create_authority, create_request, create_tls_key, sign_request
 
+from tests.api.contract import Api
 from tests.api.stand_in import TOKEN, StandInNode
 
 
@@ -60,3 +61,9 @@ async def http(url: str, tls: Path) -> AsyncIterator[aiohttp.ClientSession]:
     connector = aiohttp.TCPConnector(ssl=client_context(tls / "ca.crt"))
     async with aiohttp.ClientSession(url, connector=connector) as session:
         yield session
+
+
+@pytest.fixture
+def api(http: aiohttp.ClientSession) -> Api:
+    """Requests whose answers are checked against the OpenAPI document."""
+    return Api(http)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from microchain.api.service import NodeBusy
+from microchain.client.sensors import Reading
+from microchain.client.transactions import SignedTransaction, sized_transaction
 from microchain.consensus.genesis import Genesis, Parameters, RegistryEntry, node_id
 from microchain.consensus.interface import (
     Action,
     AdmissionCode,
     BlockRecord,
+    Engine,
     EngineStatus,
     Event,
     FinalizedRecord,
@@ -31,7 +34,7 @@ from microchain.consensus.objects import (
     encode_body,
     seal,
 )
-from microchain.consensus.types import Digest, Height, Nanoseconds
+from microchain.consensus.types import Digest, Height, Nanoseconds, NodeId
 from microchain.crypto.hashing import tagged_hash
 from microchain.crypto.merkle import merkle_root
 from microchain.crypto.signatures import SigningKey, get_scheme
@@ -42,6 +45,15 @@ SCHEME = get_scheme("ed25519")
 NAMES = ("validator-1", "validator-2", "validator-3", "validator-4")
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds; AssertionError if that takes longer than anything in these tests should."""
+    for _ in range(10_000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("what the test waits for did not happen")
+
+
 @cache
 def signing_key(name: str) -> SigningKey:
     return SCHEME.generate()
@@ -50,7 +62,9 @@ def signing_key(name: str) -> SigningKey:
 def make_genesis(**parameters: Any) -> Genesis:
     """Four validators and a device; parameters as given."""
     entries = [
-        RegistryEntry(name=name, role="validator", signing_key=signing_key(name).public_key, address=f"127.0.0.1:{port}")
+        RegistryEntry(
+            name=name, role="validator", signing_key=signing_key(name).public_key, address=f"127.0.0.1:{port}"
+        )
         for port, name in enumerate(NAMES, 9101)
     ]
     device = RegistryEntry(name="device-1", role="device", signing_key=signing_key("device-1").public_key)
@@ -58,6 +72,18 @@ def make_genesis(**parameters: Any) -> Genesis:
         run_id="5a" * 16,
         parameters=Parameters(signature="ed25519", **parameters),
         registry=(*entries, device),
+    )
+
+
+def make_signed(
+    genesis: Genesis, *, nonce: int = 0, size: int = 512, signer: str = "device-1", valid_until: int = 1000
+) -> SignedTransaction:
+    """A data transaction of ``size`` bytes; ``signer`` may be a name that the registry does not know."""
+    key = signing_key(signer)
+    sender = node_id(key.public_key)
+    reading: Reading = {"at": 1}
+    return sized_transaction(
+        genesis.chain_id(), key, sender, Height(valid_until), reading=reading, nonce=nonce, size=size
     )
 
 
@@ -81,9 +107,7 @@ class StandInEngine:
         head = (self.branch[-1].height, self.branch[-1].id) if self.branch else (height, id)
         return EngineStatus(head[1], head[0], id, height, id, height, len(self.pool), 0, 0, 0, False)
 
-    def find_transaction(
-        self, id: Digest
-    ) -> tuple[Literal["pooled", "included", "committed"], Digest | None] | None:
+    def find_transaction(self, id: Digest) -> tuple[Literal["pooled", "included", "committed"], Digest | None] | None:
         if id in self.pool:
             return "pooled", None
         for record in self.branch:
@@ -102,7 +126,8 @@ class StandInNode:
 
     def __init__(self, directory: Path, genesis: Genesis | None = None) -> None:
         self.genesis = genesis or make_genesis()
-        self.engine = StandInEngine(self.genesis.chain_id())
+        self.chain = StandInEngine(self.genesis.chain_id())
+        self.engine: Engine = self.chain
         self.ledger = Ledger(directory / "ledger.db", self.genesis.chain_id(), committee=self.genesis.committee())
         self.known: set[Digest] = set()
         self.releases: list[int | None] = []
@@ -135,7 +160,7 @@ class StandInNode:
         except MalformedObject as error:
             return Outcome(AdmissionCode.MALFORMED, None, str(error))
         body, id = transaction.body, transaction.id
-        public_key = self._senders.get(body.sender)
+        public_key = self._senders.get(NodeId(body.sender))
         if public_key is None:
             return Outcome(AdmissionCode.UNKNOWN_SENDER, id, "not in the registry")
         if not SCHEME.verify(public_key, id, transaction.signature):
@@ -147,7 +172,7 @@ class StandInNode:
         if self.pool_full:
             return Outcome(AdmissionCode.POOL_FULL, id, "the pool is full")
         self.known.add(id)
-        self.engine.pool[id] = raw
+        self.chain.pool[id] = raw
         return Outcome(AdmissionCode.ACCEPTED, id, "")
 
     def release(self, above: int | None = None) -> None:
@@ -196,7 +221,7 @@ class StandInNode:
             "head": {"height": engine.head_height, "id": engine.head.hex()},
             "justified": {"height": engine.justified_height, "id": engine.justified.hex()},
             "finalized": {"height": engine.finalized_height, "id": engine.finalized.hex()},
-            "pool": {"transactions": len(self.engine.pool), "bytes": sum(map(len, self.engine.pool.values()))},
+            "pool": {"transactions": len(self.chain.pool), "bytes": sum(map(len, self.chain.pool.values()))},
             "syncing": False,
             "evidence": 0,
             "uptime_s": 1.5,
@@ -215,8 +240,8 @@ class StandInNode:
     def make_block(self) -> BlockRecord:
         """Put the pool into an unfinalized block on the head."""
         status = self.engine.status()
-        transactions, ids = tuple(self.engine.pool.values()), tuple(self.engine.pool)
-        self.engine.pool.clear()
+        transactions, ids = tuple(self.chain.pool.values()), tuple(self.chain.pool)
+        self.chain.pool.clear()
         key = signing_key(self.name)
         votes = (self._make_vote(status.head, status.head_height),) if status.head_height else ()
         body = HeaderBody(
@@ -245,28 +270,28 @@ class StandInNode:
             transaction_ids=ids,
             votes=votes,
             state=b"",
-            own=True,
+            own=False,
         )
-        self.engine.branch.append(record)
+        self.chain.branch.append(record)
         return record
 
     def justify(self) -> None:
         """All blocks of the branch are committed now."""
-        self.engine.justified_height = self.engine.status().head_height
+        self.chain.justified_height = self.engine.status().head_height
 
     def finalize(self) -> None:
         """All blocks of the branch are final now, in the engine and in the ledger."""
-        records = self.forget_final()
-        self.store(records)
+        self.store(self.finalize_engine())
 
-    def forget_final(self) -> tuple[BlockRecord, ...]:
+    def finalize_engine(self) -> tuple[BlockRecord, ...]:
         """The engine calls the branch final; the ledger does not know yet."""
-        records = tuple(self.engine.branch)
-        self.engine.branch.clear()
-        self.engine.finalized = (records[-1].height, records[-1].id)
+        records = tuple(self.chain.branch)
+        self.chain.branch.clear()
+        self.chain.finalized = (records[-1].height, records[-1].id)
         return records
 
     def store(self, records: tuple[BlockRecord, ...]) -> None:
+        """The ledger catches up with the engine."""
         last = records[-1]
         certificate = tuple(self._make_vote(last.id, last.height, name) for name in NAMES[:3])
         final = FinalizedRecord(tuple(record.id for record in records), last.id, certificate)

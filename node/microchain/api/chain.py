@@ -8,7 +8,7 @@ import re
 from aiohttp import web
 
 from microchain.api.limits import MAX_LISTED_BLOCKS, LedgerReads
-from microchain.api.responses import ApiError, json_response
+from microchain.api.responses import ApiError, json_response, quote
 from microchain.api.service import NodeService
 from microchain.api.views import (
     Names,
@@ -107,7 +107,7 @@ class ChainRoutes:
         if _ID.fullmatch(reference):
             return await self._find_block_by_id(Digest(bytes.fromhex(reference)))
         if not _HEIGHT.fullmatch(reference):
-            message = f"{reference!r} is no block: give a height, an id (64 hexadecimal digits), head or finalized"
+            message = f"{quote(reference)} is no block: give a height, an id (64 hexadecimal digits), head or finalized"
             raise ApiError(400, "bad_block", message)
         height = Height(int(reference))
         if (record := self._find_on_branch(height)) is not None:
@@ -157,8 +157,7 @@ class ChainRoutes:
 
 def _parse_id(text: str) -> Digest:
     if not _ID.fullmatch(text):
-        shown = text if len(text) <= 80 else f"{text[:80]}..."
-        raise ApiError(400, "bad_id", f"{shown!r} is no transaction id: it has 64 lower-case hexadecimal digits")
+        raise ApiError(400, "bad_id", f"{quote(text)} is no transaction id: it has 64 lower-case hexadecimal digits")
     return Digest(bytes.fromhex(text))
 
 
@@ -167,12 +166,12 @@ def _parse_number(request: web.Request, name: str, *, default: int, low: int, hi
     if text is None:
         return default
     if not re.fullmatch(r"[0-9]{1,19}", text) or not low <= int(text) <= high:
-        raise ApiError(400, "bad_query", f"{name} is {text[:80]!r}; give a whole number from {low} to {high}")
+        raise ApiError(400, "bad_query", f"{name} is {quote(text)}; give a whole number from {low} to {high}")
     return int(text)
 
 
 def _parse_flag(request: web.Request, name: str) -> bool:
     text = request.query.get(name, "0")
     if text not in ("0", "1"):
-        raise ApiError(400, "bad_query", f"{name} is {text[:80]!r}; give 0 or 1")
+        raise ApiError(400, "bad_query", f"{name} is {quote(text)}; give 0 or 1")
     return text == "1"

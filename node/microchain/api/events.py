@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from microchain.api.limits import MAX_SUBSCRIBERS
-from microchain.api.responses import ApiError
+from microchain.api.responses import ApiError, quote
 from microchain.api.service import NodeBusy, NodeService
 
 __all__ = ["EVENT_TYPES", "EventRoutes"]
@@ -18,6 +18,7 @@ __all__ = ["EVENT_TYPES", "EventRoutes"]
 EVENT_TYPES: Final = frozenset({"accepted", "block", "finalized"})
 
 _SEND_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 1.0
 _HEARTBEAT_S = 20.0
 _MAX_INCOMING = 4096
 
@@ -27,10 +28,9 @@ _encoder = msgspec.json.Encoder()
 class EventRoutes:
     """Handler of the event stream, and the set of those who listen."""
 
-    def __init__(self, service: NodeService, send_timeout: float = _SEND_TIMEOUT_S) -> None:
+    def __init__(self, service: NodeService) -> None:
         self._service = service
-        self._send_timeout = send_timeout
-        self._sockets: set[web.WebSocketResponse] = set()
+        self._sockets: dict[web.WebSocketResponse, asyncio.Transport | None] = {}
         self.dropped = 0
 
     @property
@@ -42,21 +42,33 @@ class EventRoutes:
 
     async def close(self, app: web.Application) -> None:
         """Say goodbye to all subscribers (the application is shutting down)."""
-        for socket in list(self._sockets):
-            await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the node is stopping")
+        goodbyes = [self._close(socket, WSCloseCode.GOING_AWAY, b"the node is stopping") for socket in self._sockets]
+        await asyncio.gather(*goodbyes)
+
+    async def _close(self, socket: web.WebSocketResponse, code: WSCloseCode, message: bytes) -> None:
+        """Close; a client that does not even read that loses its connection."""
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await socket.close(code=code, message=message)
+        except TimeoutError:
+            self._abort(socket)
+
+    def _abort(self, socket: web.WebSocketResponse) -> None:
+        if (transport := self._sockets.get(socket)) is not None:
+            transport.abort()
 
     async def get_events(self, request: web.Request) -> web.StreamResponse:
         types = _parse_types(request.query.get("types"))
         if self.subscribers >= MAX_SUBSCRIBERS:
             raise NodeBusy(f"{self.subscribers} subscribers are listening already; try again later")
-        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=_MAX_INCOMING, compress=False, timeout=1.0)
+        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=_MAX_INCOMING, compress=False)
         if not socket.can_prepare(request).ok:
             raise ApiError(426, "upgrade_required", "GET /v1/events is a WebSocket; connect with a WebSocket client")
-        self._sockets.add(socket)
+        self._sockets[socket] = request.transport
         try:
             await self._serve(request, socket, types)
         finally:
-            self._sockets.discard(socket)
+            del self._sockets[socket]
         return socket
 
     async def _serve(self, request: web.Request, socket: web.WebSocketResponse, types: frozenset[str]) -> None:
@@ -72,14 +84,12 @@ class EventRoutes:
                 forward.cancel()
                 listen.cancel()
                 results = await asyncio.gather(forward, listen, return_exceptions=True)
-        if isinstance(results[0], TimeoutError) and request.transport is not None:
+        if isinstance(results[0], TimeoutError):
             self.dropped += 1
-            request.transport.abort()
+            self._abort(socket)
         elif results[0] is None and not socket.closed:
             self.dropped += 1
-            await socket.close(
-                code=WSCloseCode.TRY_AGAIN_LATER, message=b"this subscriber fell behind; subscribe again"
-            )
+            await self._close(socket, WSCloseCode.TRY_AGAIN_LATER, b"this subscriber fell behind; subscribe again")
 
     def _greeting(self) -> dict[str, Any]:
         """The first event: where the chain stands at the moment from which events flow."""
@@ -98,7 +108,7 @@ class EventRoutes:
         """Send what ``types`` asks for; TimeoutError if the client does not read, None when the stream ends."""
         async for event in stream:
             if event["type"] in types:
-                async with asyncio.timeout(self._send_timeout):
+                async with asyncio.timeout(_SEND_TIMEOUT_S):
                     await socket.send_frame(_encoder.encode(event), WSMsgType.TEXT)
 
 
@@ -113,5 +123,7 @@ def _parse_types(wanted: str | None) -> frozenset[str]:
         return EVENT_TYPES
     types = frozenset(wanted.split(","))
     if unknown := sorted(types - EVENT_TYPES):
-        raise ApiError(400, "bad_query", f"types: there is no event {unknown[0]!r}; choose from {sorted(EVENT_TYPES)}")
+        raise ApiError(
+            400, "bad_query", f"types: there is no event {quote(unknown[0])}; choose from {sorted(EVENT_TYPES)}"
+        )
     return types

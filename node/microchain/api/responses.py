@@ -12,7 +12,7 @@ from aiohttp import web
 
 from microchain.api.service import NodeBusy
 
-__all__ = ["ApiError", "Handler", "error_middleware", "error_response", "json_response"]
+__all__ = ["ApiError", "Handler", "error_middleware", "error_response", "json_response", "quote"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -31,6 +31,11 @@ class ApiError(Exception):
         self.code = code
         self.message = message
         self.retry_after = retry_after
+
+
+def quote(text: str) -> str:
+    """Return what a client sent as it may stand in a message: printable and short."""
+    return ascii(text if len(text) <= 64 else f"{text[:64]}...")
 
 
 def json_response(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -54,9 +59,9 @@ def _from_http_exception(request: web.Request, error: web.HTTPException) -> web.
     code = _CODES_BY_STATUS.get(error.status, "http_error")
     kept = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
     if error.status == 404:
-        message = f"there is no {request.path}; GET /v1/openapi.json lists what there is"
+        message = f"there is no {quote(request.path)}; GET /v1/openapi.json lists what there is"
     elif error.status == 405:
-        message = f"{request.path} takes {kept.get('Allow', 'other methods')}, not {request.method}"
+        message = f"{quote(request.path)} takes {kept.get('Allow', 'other methods')}, not {request.method}"
     else:
         message = error.text or error.reason
     return error_response(ApiError(error.status, code, message), kept)

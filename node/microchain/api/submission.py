@@ -10,7 +10,7 @@ from aiohttp import web
 
 from microchain.api.access import TokenGuard
 from microchain.api.limits import BODY_TIMEOUT_S, MAX_TRANSACTIONS, SubmissionGate
-from microchain.api.responses import ApiError, error_response, json_response
+from microchain.api.responses import ApiError, error_response, json_response, quote
 from microchain.api.service import NodeService
 from microchain.consensus.interface import AdmissionCode, Outcome
 
@@ -94,7 +94,9 @@ def _parse(content_type: str, body: bytes) -> tuple[list[bytes], bool]:
             raise ApiError(400, "bad_msgpack", f"the body should be a msgpack array of binaries: {error}") from None
     if content_type != "application/json":
         expected = "application/json or application/msgpack"
-        raise ApiError(415, "unsupported_type", f"Content-Type {content_type!r} is not understood; send {expected}")
+        raise ApiError(
+            415, "unsupported_type", f"Content-Type {quote(content_type)} is not understood; send {expected}"
+        )
     expected = '{"transaction": base64} or {"transactions": [base64, ...]}'
     try:
         request = msgspec.json.decode(body, type=SubmissionRequest)

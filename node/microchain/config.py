@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import math
 import re
 import tomllib
 from collections.abc import Sequence
@@ -129,15 +130,13 @@ def load_config(path: Path) -> NodeConfig:
         raise ConfigError(f"{path}: the configuration is not UTF-8 text") from None
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # besides TOMLDecodeError: endless digits, endless nesting
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     try:
         config = msgspec.convert(document, NodeConfig, dec_hook=_convert)
     except msgspec.ValidationError as error:
         raise ConfigError(_explain(path, text, document, str(error))) from None
-    if config.listen.peer == config.listen.api and config.listen.peer.port:
-        line = _line_of(text, "listen", "api")
-        raise ConfigError(f"{path}:{line}: listen.api: {config.listen.api} is the address of listen.peer as well")
+    _refuse_contradictions(path, text, config)
     return config
 
 
@@ -155,6 +154,15 @@ def _convert(expected: type, value: Any) -> Any:
     if "\x00" in value or not Path(value).is_absolute():
         raise ValueError(f"expected an absolute path, got {value!r}")
     return Path(value)
+
+
+def _refuse_contradictions(path: Path, text: str, config: NodeConfig) -> None:
+    if not math.isfinite(config.lease.seconds):
+        line = _line_of(text, "lease", "seconds")
+        raise ConfigError(f"{path}:{line}: lease.seconds: {config.lease.seconds} is no duration; 0 means no lease")
+    if config.listen.peer == config.listen.api and config.listen.peer.port:
+        line = _line_of(text, "listen", "api")
+        raise ConfigError(f"{path}:{line}: listen.api: {config.listen.api} is the address of listen.peer as well")
 
 
 def _explain(path: Path, text: str, document: dict[str, Any], message: str) -> str:

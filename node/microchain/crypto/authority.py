@@ -94,11 +94,11 @@ def request_matches(csr_pem: bytes, key_pem: bytes, name: str, hosts: Iterable[s
     """Whether the request is one that ``create_request`` would make of these arguments."""
     try:
         request = _load_request(csr_pem)
-        wanted = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (AuthorityError, x509.ExtensionNotFound):
+        asked = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        same_key = _request_key(request) == _load_key(key_pem).public_key()
+        return same_key and request.subject == _common_name(name) and asked == _names(name, hosts)
+    except (ValueError, x509.ExtensionNotFound):
         return False
-    same_key = request.public_key() == _load_key(key_pem).public_key()
-    return same_key and request.subject == _common_name(name) and wanted == _names(name, hosts)
 
 
 def sign_request(

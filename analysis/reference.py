@@ -17,8 +17,8 @@ __all__ = [
 ]
 
 CHAPTER = (
-    "Xu and Chen, Microchain (chapter, section 6): 16 Raspberry Pi 3B+, driven by a desktop (throughput: 5). One large transaction a "
-    "block; a driver triggers one node after the other. The chapter gives ranges; their ends are taken for K = 4 "
+    "Xu and Chen, Microchain (chapter, section 6): 16 Raspberry Pi 3B+, driven by a desktop (throughput: 5). One large "
+    "transaction a block; a driver triggers one node after the other. Its ranges' ends are taken for K = 4 "
     "and K = 16."
 )
 PROTOTYPE = (

@@ -58,9 +58,10 @@ class Point(Struct, frozen=True):
 
 
 def _checked(text: str, what: str) -> str:
-    if not text or _UNSAFE.search(text) or (what == "measurement" and text.startswith("#")):
+    forbidden = (what == "measurement" and text.startswith("#")) or (what == "field key" and '"' in text)
+    if not text or forbidden or _UNSAFE.search(text):
         raise LineProtocolError(
-            f"{what} {text!r}: must not be empty nor contain backslashes or control characters; choose a plain name"
+            f"{what} {text!r}: must not be empty nor contain backslashes, quotes or control characters; choose a plain name"
         )
     return text
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 from microchain.consensus.genesis import Parameters
@@ -41,6 +43,18 @@ class Deployment(Struct, frozen=True, kw_only=True):
 
     def endpoint(self, name: str) -> Endpoint | None:
         return next((e for e in self.endpoints if e.name == name), None)
+
+    def client_host(self) -> str:
+        """This machine's name in telemetry: that of the host reached by loopback (one host, one clock), or control."""
+        return next((e.host for e in self.endpoints if _is_loopback(e.api)), "control")
+
+
+def _is_loopback(url: str) -> bool:
+    name = urlsplit(url).hostname or ""
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
 
 
 def read_deployment(path: Path) -> Deployment:

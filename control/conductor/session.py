@@ -18,7 +18,7 @@ from microchain.client.transactions import SignedTransaction
 from microchain.consensus.genesis import Genesis
 from microchain.consensus.types import Height
 from microchain.keys import SIGNING_KEY
-from microchain.telemetry.recorder import Recorder
+from microchain.telemetry.recorder import CLIENT, Recorder
 from microchain.telemetry.spool import Spool
 
 from control.cells import Cell
@@ -163,7 +163,12 @@ async def open_session(
             nodes[name] = await stack.enter_async_context(client)
         spool = Spool(directory / "client")
         recorder = Recorder(
-            spool, run=cell.run, cell=cell.id, validator="client", host="control", sample=cell.telemetry.sample
+            spool,
+            run=cell.run,
+            cell=cell.id,
+            validator=CLIENT,
+            host=deployment.client_host(),
+            sample=cell.telemetry.sample,
         )
         stack.callback(lambda: recorder.close(now_ns()))
         yield Session(cell, directory, genesis, deployment, nodes, recorder)

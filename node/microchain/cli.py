@@ -78,6 +78,7 @@ def _genesis(options: argparse.Namespace) -> int:
     from microchain.genesis_file import build_genesis
     from microchain.keys import write_whole
 
+    parameters = _read_json(options.parameters)
     bundles, addresses = [], {}
     for text in options.bundle:
         path, address = _split_bundle(text)
@@ -85,7 +86,7 @@ def _genesis(options: argparse.Namespace) -> int:
         bundles.append(document)
         if address:
             addresses[str(document.get("name"))] = address
-    genesis = build_genesis(_read_json(options.parameters), bundles, options.run_id, addresses)
+    genesis = build_genesis(parameters, bundles, options.run_id, addresses)
     encoded = encode_genesis(genesis)
     if not options.output.exists() or options.output.read_bytes() != encoded:
         write_whole(options.output, encoded, 0o644)
@@ -123,7 +124,7 @@ def _read_ledger(config: NodeConfig, *, only_digest: bool) -> tuple[dict[str, An
     ledger = Ledger(config.ledger_path, chain_id, read_only=True)
     try:
         if only_digest:
-            return ledger.digest(), True
+            return ledger.digest() | {"problems": ledger.verify()}, True
         height, block = ledger.finalized()
         problems = ledger.verify()
         document = {
@@ -256,7 +257,7 @@ def _add_host_commands(commands: Any) -> None:
         "Exit code 1 if the ledger contradicts itself. The node may be running.",
     )
     inspect.add_argument("--config", type=Path, required=True, help="the node's TOML file")
-    inspect.add_argument("--digest", action="store_true", help="print ids only, to compare nodes; nothing is checked")
+    inspect.add_argument("--digest", action="store_true", help="print all ids and what an audit finds, to compare nodes")
 
     bench = _add(commands, "bench", _bench, "measure this board's cryptography, fsync and disk (medians)")
     bench.add_argument("--directory", type=Path, default=Path(), help="on the disk to measure (default: here)")

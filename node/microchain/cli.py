@@ -257,7 +257,7 @@ def _add_host_commands(commands: Any) -> None:
         "Exit code 1 if the ledger contradicts itself. The node may be running.",
     )
     inspect.add_argument("--config", type=Path, required=True, help="the node's TOML file")
-    inspect.add_argument("--digest", action="store_true", help="print all ids and what an audit finds, to compare nodes")
+    inspect.add_argument("--digest", action="store_true", help="print ids and what an audit finds, to compare nodes")
 
     bench = _add(commands, "bench", _bench, "measure this board's cryptography, fsync and disk (medians)")
     bench.add_argument("--directory", type=Path, default=Path(), help="on the disk to measure (default: here)")

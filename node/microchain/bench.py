@@ -44,8 +44,8 @@ class Report(Struct, frozen=True):
 
 def run_bench(directory: Path, *, seconds: float) -> Report:
     """Measure each operation for about ``seconds``; the disk's in a temporary folder in ``directory``."""
-    figures = [_measure(name, operation, seconds) for name, operation in _crypto_operations().items()]
     with tempfile.TemporaryDirectory(prefix="microchain-bench-", dir=directory) as folder:
+        figures = [_measure(name, operation, seconds) for name, operation in _crypto_operations().items()]
         figures += _measure_disk(Path(folder), seconds)
     return Report(_describe_environment(directory), figures)
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from microchain.api.service import NodeBusy
+from microchain.api.service import NodeBusy, SubscriberDropped
 from microchain.client.sensors import Reading
 from microchain.client.transactions import SignedTransaction, sized_transaction
 from microchain.consensus.genesis import Genesis, Parameters, RegistryEntry, node_id
@@ -193,6 +193,8 @@ class StandInNode:
     async def _read(self, queue: asyncio.Queue[dict[str, Any] | None]) -> AsyncIterator[dict[str, Any]]:
         while (event := await queue.get()) is not None:
             yield event
+        if queue not in self._queues:
+            raise SubscriberDropped
 
     @property
     def subscribers(self) -> int:
@@ -206,6 +208,11 @@ class StandInNode:
             else:
                 self._queues.discard(queue)
                 queue.put_nowait(None)
+
+    def end_events(self) -> None:
+        """What a node does first when it stops."""
+        for queue in self._queues:
+            queue.put_nowait(None)
 
     def status(self) -> dict[str, Any]:
         engine = self.engine.status()

@@ -115,6 +115,17 @@ async def test_subscriber_that_does_not_read_is_dropped(node: StandInNode, monke
         writer.transport.abort()
 
 
+async def test_stream_that_ends_with_the_node_delivers_what_was_queued(client: NodeClient, node: StandInNode) -> None:
+    async with client.events() as stream:
+        await anext(stream)
+        node.publish(BLOCK)
+        node.end_events()
+        assert await anext(stream) == BLOCK
+        with pytest.raises(EventStreamClosed, match="stopping"):
+            await anext(stream)
+    assert "microchain_api_subscribers_dropped_total 0.0" in await client.metrics()
+
+
 async def test_stopping_node_says_goodbye(node: StandInNode) -> None:
     runner, port = await start_server(create_app(node, TOKEN), "127.0.0.1", 0, None)
     async with NodeClient(f"http://127.0.0.1:{port}") as client, client.events() as stream:

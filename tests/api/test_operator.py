@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from microchain.api.access import TokenGuard
-from microchain.api.server import create_app
+from microchain.api.server import TlsFileError, create_app, server_context
+from microchain.crypto.authority import create_tls_key
 
 from tests.api.contract import Api
 from tests.api.stand_in import StandInNode
@@ -80,6 +83,14 @@ async def test_operator_writes_need_the_token(api: Api, node: StandInNode, path:
 def test_empty_token_is_refused_at_the_start(node: StandInNode) -> None:
     with pytest.raises(ValueError, match="empty"):
         create_app(node, " \n")
+
+
+def test_tls_files_that_do_not_belong_together_are_refused(tls: Path, tmp_path: Path) -> None:
+    (tmp_path / "tls.key").write_bytes(create_tls_key())
+    with pytest.raises(TlsFileError, match="deploy signs"):
+        server_context(tls / "tls.crt", tmp_path / "tls.key")
+    with pytest.raises(TlsFileError, match=r"missing\.crt"):
+        server_context(tmp_path / "missing.crt", tls / "tls.key")
 
 
 def test_token_file_may_end_in_a_newline() -> None:

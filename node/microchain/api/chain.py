@@ -53,13 +53,15 @@ class ChainRoutes:
         """Where a transaction is, with the proof that it is there."""
         id = _parse_id(request.match_info["id"])
         engine = self._service.engine
-        if (found := engine.find_transaction(id)) is not None:
+        found = engine.find_transaction(id)
+        if found is not None:
             state, block_id = found
-            record = None if block_id is None else engine.find_block(block_id)
-            if record is None:
+            if block_id is None:
                 return json_response(view_pooled(id))
-            unfinalized = record
-            return json_response(await self._reads.run(lambda: view_included(id, state, unfinalized, None)))
+            record = engine.find_block(block_id)
+            if record is not None:
+                block = record
+                return json_response(await self._reads.run(lambda: view_included(id, state, block, None)))
         await self._await_ledger()
         body = await self._reads.run(lambda: self._read_finalized(id))
         if body is None:

@@ -11,7 +11,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from microchain.api.limits import MAX_SUBSCRIBERS
 from microchain.api.responses import ApiError, quote
-from microchain.api.service import NodeBusy, NodeService
+from microchain.api.service import NodeBusy, NodeService, SubscriberDropped
 
 __all__ = ["EVENT_TYPES", "EventRoutes"]
 
@@ -87,9 +87,11 @@ class EventRoutes:
         if isinstance(results[0], TimeoutError):
             self.dropped += 1
             self._abort(socket)
-        elif results[0] is None and not socket.closed:
+        elif isinstance(results[0], SubscriberDropped):
             self.dropped += 1
             await self._close(socket, WSCloseCode.TRY_AGAIN_LATER, b"this subscriber fell behind; subscribe again")
+        elif results[0] is None:
+            await self._close(socket, WSCloseCode.GOING_AWAY, b"the node is stopping")
 
     def _greeting(self) -> dict[str, Any]:
         """The first event: where the chain stands at the moment from which events flow."""
@@ -105,7 +107,7 @@ class EventRoutes:
     async def _forward(
         self, socket: web.WebSocketResponse, stream: AsyncIterator[dict[str, Any]], types: frozenset[str]
     ) -> None:
-        """Send what ``types`` asks for; TimeoutError if the client does not read, None when the stream ends."""
+        """Send what ``types`` asks for; TimeoutError if the client does not read, SubscriberDropped if it is slow."""
         async for event in stream:
             if event["type"] in types:
                 async with asyncio.timeout(_SEND_TIMEOUT_S):

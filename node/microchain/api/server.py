@@ -16,9 +16,13 @@ from microchain.api.responses import error_middleware
 from microchain.api.service import NodeService
 from microchain.api.submission import SubmissionRoutes
 
-__all__ = ["create_app", "server_context", "start_server"]
+__all__ = ["TlsFileError", "create_app", "server_context", "start_server"]
 
 _SHUTDOWN_S = 2.0
+
+
+class TlsFileError(ValueError):
+    """Certificate or key that can't be read or don't belong together."""
 
 
 def create_app(service: NodeService, token: str) -> web.Application:
@@ -37,10 +41,17 @@ def create_app(service: NodeService, token: str) -> web.Application:
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """Return the TLS 1.3 context of the API: ``certificate`` and ``key`` are the node's own; clients show none."""
+    """Return the TLS 1.3 context of the API: ``certificate`` and ``key`` are the node's own; clients show none.
+
+    TlsFileError if the files can't be used.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(certificate, key)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        message = f"{certificate} and {key} can't be used ({error}); deploy signs a certificate for the key"
+        raise TlsFileError(message) from None
     return context
 
 

@@ -10,11 +10,15 @@ from microchain.consensus.genesis import Genesis
 from microchain.consensus.interface import Engine, Outcome
 from microchain.ledger.ledger import Ledger
 
-__all__ = ["NodeBusy", "NodeService"]
+__all__ = ["NodeBusy", "NodeService", "SubscriberDropped"]
 
 
 class NodeBusy(RuntimeError):
     """The node can take nothing now (starting, stopping or overloaded); the client should retry later."""
+
+
+class SubscriberDropped(RuntimeError):
+    """The subscriber has too many unread events; it gets none any more."""
 
 
 class NodeService(Protocol):
@@ -41,7 +45,10 @@ class NodeService(Protocol):
         ...
 
     def events(self) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
-        """Subscribe to chain events (docs/api.md); a subscriber that falls behind by 10,000 events is dropped."""
+        """Subscribe to chain events (docs/api.md). The iteration ends when the node stops.
+
+        SubscriberDropped for a subscriber that fell behind by 10,000 events.
+        """
         ...
 
     def status(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from microchain.client.device import DeviceError, DeviceSettings, open_device
-from microchain.client.node_client import NodeClient, NodeError, Unreachable
+from microchain.client.node_client import AuthorityFileError, NodeClient, NodeError, Unreachable
 from microchain.client.transactions import SizeError
 
 _EXAMPLE = """\
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Unreachable as error:
         print(error, file=sys.stderr)
         return 3
-    except (DeviceError, NodeError, SizeError, OSError) as error:
+    except (AuthorityFileError, DeviceError, NodeError, SizeError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
 

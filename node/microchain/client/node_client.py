@@ -18,12 +18,24 @@ import msgspec
 from microchain.consensus.genesis import Genesis, decode_genesis
 from microchain.consensus.types import Digest
 
-__all__ = ["EventStreamClosed", "NodeClient", "NodeError", "SubmissionResult", "Unreachable", "client_context"]
+__all__ = [
+    "AuthorityFileError",
+    "EventStreamClosed",
+    "NodeClient",
+    "NodeError",
+    "SubmissionResult",
+    "Unreachable",
+    "client_context",
+]
 
 _MAX_EVENT = 16 << 20
 _LARGE_BODY = 1 << 20
 _POLL_S = 0.1
 _HEARTBEAT_S = 20.0
+
+
+class AuthorityFileError(ValueError):
+    """The authority's certificate file can't be read or holds no certificate."""
 
 
 class NodeError(RuntimeError):
@@ -77,8 +89,15 @@ _msgpack = msgspec.msgpack.Encoder()
 
 
 def client_context(ca_file: Path) -> ssl.SSLContext:
-    """Return a TLS 1.3 context that trusts only the testbed's authority; the certificate must name the host."""
-    context = ssl.create_default_context(cafile=str(ca_file))
+    """Return a TLS 1.3 context that trusts only the testbed's authority; the certificate must name the host.
+
+    AuthorityFileError if ``ca_file`` can't be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=str(ca_file))
+    except OSError as error:
+        message = f"{ca_file} holds no usable certificate ({error}); give the testbed's ca.crt"
+        raise AuthorityFileError(message) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from control.cells import Cell, combinations, expand
+from control.cells import combinations, expand
 from control.environment import describe_environment
 from control.errors import ControlError, UsageError
 from control.inventory import Deployment, read_deployment
@@ -24,7 +24,7 @@ from control.rundir import RunDirectory, new_run_name, write_json
 from control.spec import Experiment
 from control.spec_reader import load_experiment
 
-__all__ = ["main", "plan"]
+__all__ = ["create_run", "main", "plan"]
 
 
 def plan(experiment_file: Path, inventory: str, run_dir: Path | None = None, *, root: Path = ROOT) -> RunDirectory:
@@ -40,10 +40,7 @@ def plan(experiment_file: Path, inventory: str, run_dir: Path | None = None, *, 
         raise UsageError(f"{run_dir} is not empty and no run; give a new directory or none")
     deployment = read_deployment(control_directory(inventory, root) / "endpoints.json")
     target = run_dir or root / "runs" / new_run_name(experiment.name, datetime.now())
-    _check_deployment(experiment, deployment, inventory, shown_path(experiment_file))
-    names = [endpoint.name for endpoint in deployment.endpoints]
-    cells = expand(experiment, target.name, names, deployment.signature)
-    return _create(target, experiment_file, experiment, inventory, deployment, cells, root)
+    return create_run(target, experiment_file, experiment, inventory, deployment, root=root)
 
 
 def _check_deployment(experiment: Experiment, deployment: Deployment, inventory: str, file: str) -> None:
@@ -63,16 +60,22 @@ def _check_deployment(experiment: Experiment, deployment: Deployment, inventory:
         )
 
 
-def _create(
+def create_run(
     target: Path,
     experiment_file: Path,
     experiment: Experiment,
     inventory: str,
     deployment: Deployment,
-    cells: Sequence[Cell],
-    root: Path,
+    *,
+    root: Path = ROOT,
 ) -> RunDirectory:
-    """Write everything beside the target and move it there, so that no half-made run directory is ever seen."""
+    """Make a run directory. UsageError if the deployment has too little for the experiment.
+
+    Everything is written beside the target and moved there, so that no half-made run directory is ever seen.
+    """
+    _check_deployment(experiment, deployment, inventory, shown_path(experiment_file))
+    names = [endpoint.name for endpoint in deployment.endpoints]
+    cells = expand(experiment, target.name, names, deployment.signature)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)

@@ -15,7 +15,11 @@ from control.cells import Cell
 from control.errors import UsageError
 from control.progress import Progress, append_progress
 
-__all__ = ["RunDirectory", "file_digest", "new_run_name", "read_cell", "write_json"]
+__all__ = ["ANSIBLE_LOG", "RunDirectory", "file_digest", "new_run_name", "read_cell", "write_json"]
+
+
+ANSIBLE_LOG = "ansible.log"
+"""What Ansible said, written by the wrapper."""
 
 
 class RunDirectory:

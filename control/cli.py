@@ -1,0 +1,110 @@
+"""The command line of ``./testbed``: verbs, their help and their exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from control import verbs
+from control.bench import cli as bench
+from control.errors import ControlError
+
+__all__ = ["build_parser", "main"]
+
+_DESCRIPTION = """\
+A testbed that measures consensus on real hardware: Ansible deploys Microchain validators, experiments run on
+them, and every run ends with its tables and a verdict on whether they can be trusted."""
+
+_EPILOG = """\
+first steps:
+  ./testbed demo                                  deploy, run a small experiment, print its table
+  ./testbed deploy                                bring validators onto the hosts of an inventory
+  ./testbed experiment experiments/demo.yml       run an experiment on what is deployed
+  ./testbed runs show last                        look at the newest run
+  ./testbed teardown                              leave the hosts as they were
+
+exit codes:
+  0 done (verdict VALID or SUSPECT)   1 INVALID, or a check failed
+  2 wrong usage or experiment file    3 hosts unreachable, or a deployment failed
+
+Each verb over a playbook prints the ansible-playbook command that it runs; run that yourself where you like."""
+
+_PLAYBOOKS = {
+    "deploy": "bring validators onto the hosts; doing it again changes nothing",
+    "status": "say what runs where, and how it is",
+    "collect": "fetch ledgers' digests, spools and logs of what is deployed",
+    "stop": "stop the validators; their data stays",
+    "reset": "stop the validators and delete their data; keys and programs stay",
+    "teardown": "remove everything that deploy brought, and restore what it changed",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs; the chosen one's function is in ``run``."""
+    parser = argparse.ArgumentParser(
+        prog="testbed", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(metavar="VERB", required=True)
+
+    demo = _add(commands, "demo", "deploy, run experiments/demo.yml, print table and verdict, stop again", verbs.demo)
+    _add_inventory(demo)
+
+    for name, help_text in _PLAYBOOKS.items():
+        verb = _add(commands, name, help_text, verbs.playbook)
+        verb.set_defaults(playbook=name)
+        _add_inventory(verb)
+        verb.add_argument("arguments", nargs="*", metavar="ARG", help="goes to ansible-playbook, such as -- --check -v")
+
+    experiment = _add(commands, "experiment", "run an experiment file on what is deployed", verbs.experiment)
+    experiment.add_argument("file", type=Path, metavar="FILE", help="such as experiments/demo.yml (docs/experiments.md)")
+    _add_inventory(experiment)
+    experiment.add_argument("--run-dir", type=Path, metavar="DIR", help="continue this run: its sealed cells are skipped")
+
+    runs = _add(commands, "runs", "what was run, and what came of it", verbs.runs)
+    runs_actions = runs.add_subparsers(dest="action", metavar="list|show", required=True)
+    runs_actions.add_parser("list", help="all runs, the newest last")
+    show = runs_actions.add_parser("show", help="one run: cells, tables, verdict, seal")
+    show.add_argument("run_name", metavar="RUN", help="its name, a part of it, or 'last'")
+
+    bench.add_parser(commands)
+
+    test = _add(commands, "test", "run the tests; arguments go to pytest", verbs.test)
+    test.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG")
+    simulate = _add(commands, "simulate", "run consensus under a virtual clock; --help says more", verbs.simulate)
+    simulate.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code."""
+    options = build_parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace, Console], int] = options.run
+    try:
+        return run(options, Console(highlight=False))
+    except ControlError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    help_text: str,
+    run: Callable[[argparse.Namespace, Console], int],
+) -> argparse.ArgumentParser:
+    verb = commands.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
+    verb.set_defaults(run=run)
+    return verb
+
+
+def _add_inventory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-i", "--inventory", default="local", metavar="NAME", help="a directory of inventory/ (default: local)"
+    )

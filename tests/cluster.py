@@ -20,6 +20,7 @@ A device ``device-1`` is registered for signing transactions. Ports are free one
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import os
 import secrets
@@ -34,10 +35,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import aiohttp
-
 from microchain.config import NodeConfig, load_config
 from microchain.consensus.genesis import Genesis, encode_genesis, node_id
 from microchain.consensus.objects import TRANSACTION_TAG, TransactionBody, encode_body, seal
@@ -46,9 +46,7 @@ from microchain.crypto.hashing import tagged_hash
 from microchain.crypto.signatures import SigningKey
 from microchain.genesis_file import build_genesis
 from microchain.keys import Bundle, create_keys, load_signing_key
-
-if TYPE_CHECKING:
-    from microchain.runtime import Node
+from microchain.runtime.node import EngineFactory, Node, make_engine
 
 Scheme = Literal["ed25519", "rsa-2048"]
 TOKEN = "test-token"
@@ -67,8 +65,6 @@ def free_ports(count: int) -> list[int]:
 @functools.cache
 def _key_store() -> Path:
     path = Path(tempfile.mkdtemp(prefix="microchain-test-keys-"))
-    import atexit
-
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
 
@@ -137,16 +133,20 @@ class Cluster:
 
     @asynccontextmanager
     async def nodes(
-        self, indexes: Sequence[int] | None = None, *, connected: bool = True
+        self,
+        indexes: Sequence[int] | None = None,
+        *,
+        connected: bool = True,
+        engine_factory: EngineFactory = make_engine,
     ) -> AsyncIterator[list[Node]]:
         """Start nodes on this event loop (all of them by default), wait until each is linked to all, stop them."""
-        from microchain.runtime import Node
-
         chosen = range(len(self.names)) if indexes is None else indexes
         async with AsyncExitStack() as stack:
-            nodes = [Node(self.config(index)) for index in chosen]
-            for node in nodes:
+            nodes = []
+            for index in chosen:
+                node = Node(self.config(index), engine_factory=engine_factory)
                 await node.start()
+                nodes.append(node)
                 stack.push_async_callback(node.stop)
             if connected:
                 for node in nodes:
@@ -195,7 +195,9 @@ class Cluster:
             return bool(status["ready"])
 
         async with asyncio.timeout(seconds):
-            while not await ready():
+            while True:
+                if await ready():
+                    return
                 await asyncio.sleep(0.05)
 
 
@@ -207,7 +209,9 @@ def linked(node: Node) -> int:
 async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait until the condition holds; TimeoutError if it does not in time."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while True:
+            if condition():
+                return
             await asyncio.sleep(0.01)
 
 

@@ -87,7 +87,9 @@ def make_evidence(number: int, *, offender: int = 0) -> EvidenceRecord:
     return EvidenceRecord("double-proposal", COMMITTEE.members[offender].id, first, second)
 
 
-def make_chain(length: int, *, transactions: int = 2, first_seed: int = 0, payload_bytes: int = 20) -> list[BlockRecord]:
+def make_chain(
+    length: int, *, transactions: int = 2, first_seed: int = 0, payload_bytes: int = 20
+) -> list[BlockRecord]:
     """A chain of one block an epoch; each block carries the votes from its grandparent for its parent."""
     blocks: list[BlockRecord] = []
     for height in range(1, length + 1):
@@ -95,7 +97,8 @@ def make_chain(length: int, *, transactions: int = 2, first_seed: int = 0, paylo
         votes = make_link(blocks[-2] if height > 2 else None, blocks[-1]) if parent else ()
         first = first_seed + height * transactions
         raws = [
-            make_transaction(first + i, valid_until=height + 5, payload_bytes=payload_bytes) for i in range(transactions)
+            make_transaction(first + i, valid_until=height + 5, payload_bytes=payload_bytes)
+            for i in range(transactions)
         ]
         blocks.append(make_block(parent, raws, votes=votes))
     return blocks

@@ -126,7 +126,7 @@ def test_unusable_file_is_refused_and_left_alone(
 
 
 def test_ledger_of_another_chain_is_refused(path: Path) -> None:
-    with pytest.raises(LedgerError, match="belongs to chain .* genesis"):
+    with pytest.raises(LedgerError, match="belongs to chain"):
         Ledger(path, OTHER_CHAIN_ID)
     Ledger(path, CHAIN_ID).close()
 

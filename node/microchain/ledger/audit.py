@@ -7,10 +7,13 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from microchain.consensus.interface import BlockRecord
 from microchain.consensus.objects import decode_header, decode_transaction, decode_vote
-from microchain.consensus.types import Digest, ProtocolError
-from microchain.ledger.restore import BLOCK_COLUMNS, read_block
+from microchain.consensus.types import Digest
+from microchain.ledger.restore import read_meta
+from microchain.ledger.rows import BLOCK_COLUMNS, check_row, decode_block, decode_list
 from microchain.ledger.transaction_index import find_index_problems
 
 __all__ = ["PROBLEMS_LIMIT", "compute_digest", "find_problems"]
@@ -66,19 +69,29 @@ def find_problems(connection: sqlite3.Connection, chain_id: Digest) -> Iterator[
         "LEFT JOIN body USING (number)"
     ):
         yield from _check_block(height, row)[1]
+    for number, height in connection.execute(
+        "SELECT number, height FROM block WHERE number NOT IN (SELECT number FROM chain UNION ALL "
+        "SELECT number FROM unfinalized)"
+    ):
+        yield f"height {height}: block row {number} is neither final nor unfinalized"
+    for (height,) in connection.execute(
+        "SELECT chain.height FROM chain JOIN block USING (number) WHERE chain.expires != block.expires"
+    ):
+        yield f"height {height}: the expiry in the chain differs from the block's"
     yield from _check_votes(connection)
+    yield from _check_single_values(connection)
     yield from find_index_problems(connection)
 
 
 def _check_block(height: int, row: list[Any]) -> tuple[BlockRecord | None, list[str]]:
     where = f"height {height}"
     try:
-        block = read_block(tuple(row))
+        block = decode_block(row)
         header = decode_header(block.header)
         ids = tuple(decode_transaction(raw).id for raw in block.transactions)
         for raw in block.votes:
             decode_vote(raw)
-    except (TypeError, ValueError, ProtocolError) as error:
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
         return None, [f"{where}: the block cannot be read: {error}"]
     problems = []
     if header.id != block.id:
@@ -91,11 +104,30 @@ def _check_block(height: int, row: list[Any]) -> tuple[BlockRecord | None, list[
 
 
 def _check_votes(connection: sqlite3.Connection) -> Iterator[str]:
-    for id, raw in connection.execute("SELECT id, raw FROM vote"):
+    for row in connection.execute(
+        "SELECT checksum, id, own, dynasty, source_epoch, target, target_epoch, raw FROM vote"
+    ):
         try:
-            same = decode_vote(raw).id == id
+            id, _, _, source_epoch, target, target_epoch, raw = check_row(row)
+            vote = decode_vote(raw)
+            same = (vote.id, vote.source_epoch, vote.target, vote.target_epoch) == (
+                id,
+                source_epoch,
+                target,
+                target_epoch,
+            )
         except (TypeError, ValueError) as error:
-            yield f"vote {bytes(id).hex()[:16]}: cannot be read: {error}"
+            yield f"a vote cannot be read: {error}"
         else:
             if not same:
-                yield f"vote {bytes(id).hex()[:16]}: does not hash to its id"
+                yield f"vote {bytes(id).hex()[:16]}: is not what its id and epochs say"
+
+
+def _check_single_values(connection: sqlite3.Connection) -> Iterator[str]:
+    try:
+        for raw in decode_list(read_meta(connection).get("certificate", b"\x90")):
+            decode_vote(raw)
+        for row in connection.execute("SELECT checksum, pair, rule, offender, first, second FROM evidence"):
+            check_row(row)
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        yield f"the newest certificate or a piece of evidence cannot be read: {error}"

@@ -36,6 +36,9 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _translate(path, error) from error
+    except UnicodeDecodeError as error:
+        # SQLite quotes a damaged schema in its message, and Python cannot read that.
+        raise damaged(path, str(error)) from error
     except OSError as error:
         kind = LedgerFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else LedgerError
         raise kind(f"{path}: {error.strerror}; look at its directory's rights and free space") from error

@@ -18,12 +18,12 @@ from typing import Any
 
 from microchain.consensus.genesis import Committee
 from microchain.consensus.interface import BlockRecord, EvidenceRecord, Record, Restored
-from microchain.consensus.types import Digest, Height, NodeId
+from microchain.consensus.types import Digest, Height
 from microchain.ledger.audit import PROBLEMS_LIMIT, compute_digest, find_problems
 from microchain.ledger.certificate import find_certificate
 from microchain.ledger.errors import LedgerConflict, LedgerError, LedgerFull, decoding, translated
-from microchain.ledger.restore import BLOCK_COLUMNS, read_block, restore
-from microchain.ledger.rows import decode_list
+from microchain.ledger.restore import read_meta, restore
+from microchain.ledger.rows import BLOCK_COLUMNS, check_row, decode_block, decode_list
 from microchain.ledger.schema import connect, lock, prepare
 from microchain.ledger.store import Store
 from microchain.ledger.transaction_index import find_position
@@ -151,7 +151,7 @@ class Ledger:
         """Return the finalized block at ``height``, or None."""
         with self._read() as reader:
             row = reader.execute(f"{_SELECT_FINALIZED} WHERE chain.height = ?", (height,)).fetchone()
-            return read_block(row) if row else None
+            return decode_block(row) if row else None
 
     def block(self, id: Digest) -> BlockRecord | None:
         """Return a block, finalized or not, or None."""
@@ -159,7 +159,7 @@ class Ledger:
             row = reader.execute(
                 f"SELECT {BLOCK_COLUMNS} FROM block JOIN body USING (number) WHERE id = ?", (id,)
             ).fetchone()
-            return read_block(row) if row else None
+            return decode_block(row) if row else None
 
     def blocks_from(self, height: Height, max_bytes: int) -> list[BlockRecord]:
         """Return consecutive finalized blocks from ``height`` on: at least one if there is one, then what fits."""
@@ -167,7 +167,7 @@ class Ledger:
         with self._read() as reader:
             rows = reader.execute(f"{_SELECT_FINALIZED} WHERE chain.height >= ? ORDER BY chain.height", (height,))
             for row in rows:
-                block = read_block(row)
+                block = decode_block(row)
                 max_bytes -= len(block.header) + sum(map(len, block.transactions)) + sum(map(len, block.votes))
                 if blocks and max_bytes < 0:
                     break
@@ -202,18 +202,14 @@ class Ledger:
                 )
                 if certificate is not None:
                     return certificate
-            row = reader.execute("SELECT value FROM meta WHERE key = 'certificate'").fetchone()
-            return decode_list(row[0]) if row else None
+            stored = read_meta(reader).get("certificate")
+            return decode_list(stored) if stored is not None else None
 
     def evidence(self) -> list[EvidenceRecord]:
         """Return all evidence, oldest first."""
         with self._read() as reader:
-            return [
-                EvidenceRecord(rule, NodeId(offender), first, second)
-                for rule, offender, first, second in reader.execute(
-                    "SELECT rule, offender, first, second FROM evidence ORDER BY number"
-                )
-            ]
+            rows = reader.execute("SELECT checksum, pair, rule, offender, first, second FROM evidence ORDER BY number")
+            return [EvidenceRecord(*check_row(row)[1:]) for row in rows]
 
     def digest(self) -> dict[str, Any]:
         """Return what is compared between nodes after a run, as JSON values; reads all bodies."""

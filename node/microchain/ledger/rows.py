@@ -17,6 +17,8 @@ from microchain.consensus.types import Digest, Height
 __all__ = [
     "BodyRow",
     "RecentTransactions",
+    "check_row",
+    "compute_checksum",
     "decode_block",
     "decode_list",
     "encode_body_row",
@@ -25,6 +27,12 @@ __all__ = [
 ]
 
 ID_BYTES = 32
+BLOCK_COLUMNS = (
+    "block.checksum, id, block.height, parent, own, slot, transaction_count, size, block.expires, header, "
+    "body.checksum, state, votes, ids, expiries, transactions"
+)
+"""What `decode_block` takes, of ``block JOIN body USING (number)``."""
+_HEAD_COLUMNS = 10
 
 _encoder = msgspec.msgpack.Encoder()
 _list_decoder = msgspec.msgpack.Decoder(tuple[bytes, ...])
@@ -59,11 +67,23 @@ class BodyRow(Struct, frozen=True):
     transactions: bytes
 
     def compute_checksum(self) -> int:
-        """CRC-32 over the other columns: the file system and SQLite notice no flipped bit inside a body."""
+        """CRC-32 over the other columns."""
         checksum = zlib.crc32(self.votes, zlib.crc32(self.state))
         checksum = zlib.crc32(self.ids, checksum)
         checksum = zlib.crc32(self.expiries, checksum)
         return zlib.crc32(self.transactions, checksum)
+
+
+def compute_checksum(*values: bytes | str | int | None) -> int:
+    """CRC-32 of a row's values."""
+    return zlib.crc32(_encoder.encode(values))
+
+
+def check_row(row: Sequence[Any]) -> Sequence[Any]:
+    """Return a row without its checksum, the first column; ValueError if that is not the checksum of the others."""
+    if row[0] != compute_checksum(*row[1:]):
+        raise ValueError("a row has a wrong checksum")
+    return row[1:]
 
 
 def encode_list(items: Sequence[bytes]) -> bytes:
@@ -102,11 +122,12 @@ def split_ids(ids: bytes) -> tuple[Digest, ...]:
     return tuple(Digest(ids[i : i + ID_BYTES]) for i in range(0, len(ids), ID_BYTES))
 
 
-def decode_block(head: Sequence[Any], body: BodyRow) -> BlockRecord:
-    """Return the record of (id, height, parent, own, header) and its body; ValueError if the body is not as written."""
+def decode_block(row: Sequence[Any]) -> BlockRecord:
+    """Return the record of a row of BLOCK_COLUMNS; ValueError if it is not as it was written."""
+    head, body = check_row(row[:_HEAD_COLUMNS]), BodyRow(*row[_HEAD_COLUMNS:])
+    id, height, parent, own, _, _, _, _, header = head
     if body.compute_checksum() != body.checksum:
-        raise ValueError(f"the body of the block at height {head[1]} has a wrong checksum")
-    id, height, parent, own, header = head
+        raise ValueError(f"the body of the block at height {height} has a wrong checksum")
     return BlockRecord(
         Digest(id),
         Height(height),

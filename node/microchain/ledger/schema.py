@@ -13,6 +13,7 @@ from pathlib import Path
 
 from microchain.consensus.types import Digest
 from microchain.ledger.errors import LedgerError, translated
+from microchain.ledger.rows import compute_checksum
 
 __all__ = ["SCHEMA_VERSION", "connect", "lock", "prepare"]
 
@@ -24,11 +25,13 @@ WAL_PAGES = 1024
 CACHE_KIB = 2048
 
 _SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+-- SQLite notices no flipped bit inside a value: `checksum` is the CRC-32 of the other columns (see rows.py).
+CREATE TABLE meta (key TEXT PRIMARY KEY, checksum INTEGER NOT NULL, value ANY) STRICT, WITHOUT ROWID;
 
 -- Every stored block, finalized or not. `slot` is only set for this node's own proposals.
 CREATE TABLE block (
     number INTEGER PRIMARY KEY,
+    checksum INTEGER NOT NULL,
     id BLOB NOT NULL UNIQUE,
     height INTEGER NOT NULL,
     parent BLOB NOT NULL,
@@ -42,7 +45,7 @@ CREATE TABLE block (
 CREATE UNIQUE INDEX own_proposal ON block (parent, slot) WHERE own = 1;
 
 -- Bodies apart from blocks: marking a block must not rewrite megabytes. The small columns come first, since SQLite
--- reads a long row only as far as it has to. `checksum` is the CRC-32 of the columns after it.
+-- reads a long row only as far as it has to.
 CREATE TABLE body (
     number INTEGER PRIMARY KEY,
     checksum INTEGER NOT NULL,
@@ -60,6 +63,7 @@ CREATE INDEX chain_expires ON chain (expires);
 -- `dynasty` is only set for this node's own votes: they are its journal.
 CREATE TABLE vote (
     id BLOB PRIMARY KEY,
+    checksum INTEGER NOT NULL,
     own INTEGER NOT NULL,
     dynasty INTEGER,
     source_epoch INTEGER NOT NULL,
@@ -71,6 +75,7 @@ CREATE UNIQUE INDEX own_vote ON vote (dynasty, target_epoch) WHERE own = 1;
 
 CREATE TABLE evidence (
     number INTEGER PRIMARY KEY,
+    checksum INTEGER NOT NULL,
     pair BLOB NOT NULL UNIQUE,
     rule TEXT NOT NULL,
     offender BLOB NOT NULL,
@@ -161,7 +166,9 @@ def _create(path: Path, chain_id: Digest) -> None:
                 f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; "
                 f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             )
-            connection.execute("INSERT INTO meta VALUES ('chain_id', ?)", (chain_id,))
+            connection.execute(
+                "INSERT INTO meta VALUES ('chain_id', ?, ?)", (compute_checksum("chain_id", chain_id), chain_id)
+            )
         finally:
             connection.close()
         fresh.rename(path)

@@ -18,7 +18,7 @@ from microchain.consensus.objects import MalformedObject, decode_header, decode_
 from microchain.consensus.types import Digest
 from microchain.crypto.hashing import tagged_hash
 from microchain.ledger.errors import LedgerConflict, LedgerError
-from microchain.ledger.rows import encode_body_row, encode_list
+from microchain.ledger.rows import compute_checksum, encode_body_row, encode_list
 from microchain.ledger.transaction_index import TransactionIndex
 
 __all__ = ["EVIDENCE_LIMIT", "Store"]
@@ -60,35 +60,33 @@ class Store:
 
     def touch(self) -> None:
         """Change something: SQLite syncs no commit that changed nothing, even if earlier ones are not synced yet."""
-        self._connection.execute("INSERT INTO meta VALUES ('touched', 1) ON CONFLICT DO UPDATE SET value = value + 1")
+        row = self._connection.execute("SELECT value FROM meta WHERE key = 'touched'").fetchone()
+        self._put_meta("touched", row[0] + 1 if row else 1)
 
     def _store_block(self, block: BlockRecord) -> None:
-        known = self._connection.execute("SELECT number, own FROM block WHERE id = ?", (block.id,)).fetchone()
+        known = self._connection.execute(
+            "SELECT number, own, transaction_count, size, expires, header FROM block WHERE id = ?", (block.id,)
+        ).fetchone()
         if known is not None and (known[1] or not block.own):
             return
         slot = self._check_own_proposal(block) if block.own else None
+        head = (block.id, block.height, block.parent, int(block.own), slot)
         if known is not None:
-            self._connection.execute("UPDATE block SET own = 1, slot = ? WHERE number = ?", (slot, known[0]))
+            checksum = compute_checksum(*head, *known[2:])
+            self._connection.execute(
+                "UPDATE block SET checksum = ?, own = 1, slot = ? WHERE number = ?", (checksum, slot, known[0])
+            )
             return
         body, expires = encode_body_row(block)
+        size = len(body.transactions) + len(body.votes)
+        values = (*head, len(block.transaction_ids), size, expires, block.header)
         number = self._connection.execute(
-            "INSERT INTO block (id, height, parent, own, slot, transaction_count, size, expires, header) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                block.id,
-                block.height,
-                block.parent,
-                block.own,
-                slot,
-                len(block.transaction_ids),
-                len(body.transactions) + len(body.votes),
-                expires,
-                block.header,
-            ),
+            "INSERT INTO block (checksum, id, height, parent, own, slot, transaction_count, size, expires, header) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (compute_checksum(*values), *values),
         ).lastrowid
         self._connection.execute(
-            "INSERT INTO body VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (number, *msgspec.structs.astuple(body)),
+            "INSERT INTO body VALUES (?, ?, ?, ?, ?, ?, ?)", (number, *msgspec.structs.astuple(body))
         )
         self._connection.execute("INSERT INTO unfinalized VALUES (?, ?)", (number, block.height))
 
@@ -110,10 +108,12 @@ class Store:
         if known is not None and (known[0] or not vote.own):
             return
         dynasty = self._check_own_vote(vote) if vote.own else None
+        values = (vote.id, int(vote.own), dynasty, vote.source_epoch, vote.target, vote.target_epoch, vote.raw)
         self._connection.execute(
-            "INSERT INTO vote (id, own, dynasty, source_epoch, target, target_epoch, raw) VALUES (?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET own = excluded.own, dynasty = excluded.dynasty",
-            (vote.id, vote.own, dynasty, vote.source_epoch, vote.target, vote.target_epoch, vote.raw),
+            "INSERT INTO vote (checksum, id, own, dynasty, source_epoch, target, target_epoch, raw) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+            "checksum = excluded.checksum, own = excluded.own, dynasty = excluded.dynasty, raw = excluded.raw",
+            (compute_checksum(*values), *values),
         )
 
     def _check_own_vote(self, vote: VoteRecord) -> int:
@@ -130,8 +130,8 @@ class Store:
         ).fetchone()
         if other is not None:
             raise LedgerConflict(
-                f"own vote {vote.id.hex()[:16]} (epoch {vote.source_epoch} to {vote.target_epoch}) contradicts own vote "
-                f"{other[0].hex()[:16]} (epoch {other[1]} to {other[2]}): sending it would be an offence"
+                f"own vote {vote.id.hex()[:16]} (epoch {vote.source_epoch} to {vote.target_epoch}) contradicts own "
+                f"vote {other[0].hex()[:16]} (epoch {other[1]} to {other[2]}): sending it would be an offence"
             )
         return dynasty
 
@@ -206,24 +206,18 @@ class Store:
 
     def _store_evidence(self, record: EvidenceRecord) -> None:
         ids = sorted(tagged_hash("microchain/evidence", split(raw)[0]) for raw in (record.first, record.second))
+        values = (b"".join(ids), record.rule, record.offender, record.first, record.second)
         self._connection.execute(
-            "INSERT INTO evidence (pair, rule, offender, first, second) SELECT ?, ?, ?, ?, ? "
+            "INSERT INTO evidence (checksum, pair, rule, offender, first, second) SELECT ?, ?, ?, ?, ?, ? "
             "WHERE (SELECT count(*) FROM evidence WHERE offender = ? AND rule = ?) < ? ON CONFLICT DO NOTHING",
-            (
-                b"".join(ids),
-                record.rule,
-                record.offender,
-                record.first,
-                record.second,
-                record.offender,
-                record.rule,
-                EVIDENCE_LIMIT,
-            ),
+            (compute_checksum(*values), *values, record.offender, record.rule, EVIDENCE_LIMIT),
         )
 
     def _put_meta(self, key: str, value: bytes | int) -> None:
         self._connection.execute(
-            "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (key, value)
+            "INSERT INTO meta VALUES (?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET checksum = excluded.checksum, value = excluded.value",
+            (key, compute_checksum(key, value), value),
         )
 
 

@@ -80,7 +80,7 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
         if error.status < 400:
             raise
         return _from_http_exception(request, error)
-    except (ConnectionError, TimeoutError):
+    except ConnectionError:  # the client has gone
         raise
     except Exception:
         _log.exception("%s %s failed", request.method, request.path)

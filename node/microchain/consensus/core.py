@@ -8,6 +8,7 @@ from microchain.consensus.branch import BranchState, decode_branch
 from microchain.consensus.genesis import Genesis
 from microchain.consensus.interface import (
     Action,
+    BlockRecord,
     BlockTrace,
     CancelTimer,
     EvidenceRecord,
@@ -92,6 +93,15 @@ class Core:
         if then is not None:
             self._persists[self._token] = then
         self.emit(Persist(self._token, records, durable))
+
+    def take_unstored(self, tip: Block) -> list[BlockRecord]:
+        """Return what of the branch up to ``tip`` the ledger does not have; the caller has it stored."""
+        if tip.id not in self.tree.blocks:
+            return []
+        blocks = [block for block in self.tree.path(tip) if not block.persisted]
+        for block in blocks:
+            block.persisted = True
+        return [block.record() for block in blocks]
 
     def work_done(self, token: int, results: tuple[JobResult, ...]) -> None:
         self._works.pop(token)(results)

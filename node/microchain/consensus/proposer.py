@@ -232,7 +232,8 @@ class Proposer:
             (signature,) = results
             assert isinstance(signature, bytes)
             block.header = seal(signed, signature)
-            core.persist((block.record(),), durable=True, then=stored)
+            # With its ancestors: a proposal that a restart can't place would be forgotten, and made a second time.
+            core.persist((*core.take_unstored(parent), block.record()), durable=True, then=stored)
 
         def stored() -> None:
             self._busy = False

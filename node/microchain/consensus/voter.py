@@ -5,7 +5,6 @@ from __future__ import annotations
 from microchain.consensus.core import FIRST_DYNASTY, Core
 from microchain.consensus.finality import Finality
 from microchain.consensus.interface import (
-    BlockRecord,
     Broadcast,
     JobResult,
     Record,
@@ -80,7 +79,7 @@ class Voter:
         """Store the vote together with its target's unfinalized branch: without it a power loss could lock everybody
         on a block that exists nowhere. The votes that justify the source are inside those blocks."""
         core = self._core
-        records: list[Record] = list(self._unstored(target))
+        records: list[Record] = list(core.take_unstored(target))
         records.append(VoteRecord(vote.id, vote.raw, True, vote.source_epoch, vote.target, vote.target_epoch))
 
         def stored() -> None:
@@ -90,12 +89,3 @@ class Voter:
             self._finality.accept(vote)
 
         core.persist(tuple(records), durable=True, then=stored)
-
-    def _unstored(self, target: Block) -> list[BlockRecord]:
-        tree = self._core.tree
-        if target.id not in tree.blocks:
-            return []
-        blocks = [block for block in tree.path(target) if not block.persisted]
-        for block in blocks:
-            block.persisted = True
-        return [block.record() for block in blocks]

@@ -254,11 +254,11 @@ class SimulatedNode:
         self.deliver(Persisted(action.token))
 
     def _serve(self, action: ServeFinalized) -> None:
-        blocks = self.store.blocks_from(action.from_height, MAX_SERVED)
         channel = self.peers.get(action.peer)
-        if not blocks or channel is None:
+        if channel is None:
             return
-        certificate = self.store.certificate_for(blocks[-1].height) or ()
+        blocks = self.store.blocks_from(action.from_height, MAX_SERVED)
+        certificate = (self.store.certificate_for(blocks[-1].height) if blocks else None) or ()
         full = tuple(FullBlock(block.header, block.transactions, block.votes) for block in blocks)
         self._network.send(channel, FinalizedBlocks(full, certificate))
 

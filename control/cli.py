@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from control import verbs
-from control.bench import cli as bench
+from control.bench.cli import add_parser as add_bench
 from control.errors import ControlError
 
 __all__ = ["build_parser", "main"]
@@ -60,9 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
         verb.add_argument("arguments", nargs="*", metavar="ARG", help="goes to ansible-playbook, such as -- --check -v")
 
     experiment = _add(commands, "experiment", "run an experiment file on what is deployed", verbs.experiment)
-    experiment.add_argument("file", type=Path, metavar="FILE", help="such as experiments/demo.yml (docs/experiments.md)")
+    experiment.add_argument("file", type=Path, metavar="FILE", help="such as experiments/demo.yml")
     _add_inventory(experiment)
-    experiment.add_argument("--run-dir", type=Path, metavar="DIR", help="continue this run: its sealed cells are skipped")
+    experiment.add_argument("--run-dir", type=Path, metavar="DIR", help="continue this run; sealed cells are skipped")
 
     runs = _add(commands, "runs", "what was run, and what came of it", verbs.runs)
     runs_actions = runs.add_subparsers(dest="action", metavar="list|show", required=True)
@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     show = runs_actions.add_parser("show", help="one run: cells, tables, verdict, seal")
     show.add_argument("run_name", metavar="RUN", help="its name, a part of it, or 'last'")
 
-    bench.add_parser(commands)
+    add_bench(commands)
 
     test = _add(commands, "test", "run the tests; arguments go to pytest", verbs.test)
     test.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG")
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     run: Callable[[argparse.Namespace, Console], int] = options.run
     try:
-        return run(options, Console(highlight=False))
+        return run(options, Console(highlight=False, soft_wrap=True))
     except ControlError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,7 +1,7 @@
 """``python -m control.seal RUN_DIR``: closes a run with checksums of everything raw, or checks those that are there.
 
-Verdict and tables are derived from the raw data and may be made again by a later analysis; Ansible's log is written
-until after the seal. These are not in the checksums.
+Verdict, figures and tables are derived from the raw data and may be made again by a later analysis; Ansible's log is
+written until after the seal. These are not in the checksums.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from control.rundir import ANSIBLE_LOG, RunDirectory, file_digest
 
 __all__ = ["check_seal", "main", "seal"]
 
-_NOT_SEALED = {"SHA256SUMS", "verdict.json", "tables.txt", ANSIBLE_LOG}
+_NOT_SEALED = {"SHA256SUMS", "verdict.json", "figures.json", "tables.txt", ANSIBLE_LOG}
 _SHOWN = 10
 
 

@@ -73,7 +73,7 @@ def run_experiment(run: RunDirectory, file: Path, inventory: str, console: Conso
         raise
     verdict = read_verdict(run)
     if verdict is None:
-        raise DeploymentFailed(f"the run came to no verdict (ansible-playbook ended with {code}):\n{log_tail(log)}\n{log}")
+        raise DeploymentFailed(f"no verdict was reached (ansible-playbook ended with {code}):\n{log_tail(log)}\n{log}")
     _print_results(run, verdict, console)
     return 1 if verdict == "INVALID" else 0
 

@@ -1,11 +1,18 @@
-"""Workload ``rate``: open loop. Transactions go out at their scheduled moments, however slow the validators are."""
+"""Workload ``rate``: open loop. Transactions go out at their scheduled moments, however slow the validators are.
+
+All are signed before they are due. A long load is signed in segments, the next while one runs: that bounds memory, and
+no transaction grows older than its validity (in blocks) before it is sent.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from array import array
+from collections import Counter
+from collections.abc import Iterable
 
 from microchain.client.load import Fate, LoadGenerator, LoadReport, LoadSettings, now_ns
-from microchain.client.schedule import make_fixed_schedule
+from microchain.client.transactions import SignedTransaction
 
 from control.cells import CellRate
 from control.conductor.rounds import entry_nodes
@@ -13,48 +20,142 @@ from control.conductor.session import Session
 from control.conductor.summary import RateSummary
 from control.conductor.watch import CellFailed, FinalityLog, short_id
 
-__all__ = ["percentile", "run_rate", "summarize"]
+__all__ = ["SEGMENT_S", "percentile", "run_rate"]
 
+SEGMENT_S = 120.0
 _START_DELAY_NS = 200_000_000
 _REPORT_S = 1.0
 
 
-async def run_rate(session: Session, workload: CellRate) -> None:
+async def run_rate(session: Session, workload: CellRate, *, segment_s: float = SEGMENT_S) -> None:
     """Offer the load and wait until what was accepted is final on all; CellFailed if that takes over ``drain_s``."""
-    count = int(workload.rate * (workload.warmup_s + workload.duration_s))
-    session.report("warmup", 0, count, f"signing {count} transactions")
-    transactions = await session.prepare(count)
-    finality = FinalityLog(list(session.nodes), [short_id(t.id) for t in transactions])
-    session.watch.finalized = finality
-    schedule = make_fixed_schedule(workload.rate, count)
-    generator = LoadGenerator(
-        entry_nodes(session, workload.entry, 0),
-        transactions,
-        schedule,
-        settings=LoadSettings(give_up_s=workload.drain_s, seed=session.cell.seed),
-        observe=session.recorder.transactions,
-    )
-    start = now_ns() + _START_DELAY_NS
-    running = asyncio.create_task(_report_progress(session, finality, count))
+    load = _Load(session, workload, segment_s)
+    session.watch.finalized = load
     try:
-        report = await generator.run(start)
-        session.report("draining", finality.complete, report.count(Fate.ACCEPTED))
-        drained = await _drain(finality, report, workload.drain_s)
+        await load.run()
     finally:
-        running.cancel()
-    summary = summarize(workload, start, report, finality)
-    session.summary = summary
-    if not drained:
-        raise CellFailed(
-            f"not drained {workload.drain_s:g} s after the load ended: {summary.accepted} transactions were accepted, "
-            f"{summary.finalized} are final on all validators"
+        session.summary = load.tally.summarize()
+
+
+class _Load:
+    """One load in segments; passes what the validators report to the segments that are not final yet."""
+
+    def __init__(self, session: Session, workload: CellRate, segment_s: float) -> None:
+        self._session = session
+        self._workload = workload
+        self._count = int(workload.rate * (workload.warmup_s + workload.duration_s))
+        self._segment = max(1, min(self._count, round(workload.rate * segment_s)))
+        self._open: list[FinalityLog] = []
+        self.tally = _Tally(workload)
+
+    def report(self, name: str, ids: Iterable[str], at: int, block: str) -> None:
+        known = list(ids)
+        for finality in self._open:
+            finality.report(name, known, at, block)
+
+    async def run(self) -> None:
+        self._session.report("warmup", 0, self._count, f"signing {min(self._count, self._segment)} transactions")
+        transactions = await self._session.prepare(self._segment)
+        start = now_ns() + _START_DELAY_NS
+        self.tally.start(start)
+        progress = asyncio.create_task(self._report_progress())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for first in range(0, self._count, self._segment):
+                    group.create_task(self._run_segment(start, first, transactions))
+                    following = min(self._segment, self._count - first - self._segment)
+                    if following <= 0:
+                        break
+                    transactions = await self._session.prepare(following)
+                    await _sleep_until(start + round((first + self._segment) / self._workload.rate * 1e9) - 10**9)
+        except* CellFailed as failures:
+            raise CellFailed(str(failures.exceptions[0])) from None
+        finally:
+            progress.cancel()
+
+    async def _run_segment(self, start: int, first: int, transactions: list[SignedTransaction]) -> None:
+        session, workload = self._session, self._workload
+        finality = FinalityLog(list(session.nodes), [short_id(t.id) for t in transactions])
+        self._open.append(finality)
+        generator = LoadGenerator(
+            entry_nodes(session, workload.entry, first // self._segment),
+            transactions,
+            [round((first + index) * 1e9 / workload.rate) for index in range(len(transactions))],
+            settings=LoadSettings(give_up_s=workload.drain_s, seed=session.cell.seed + first),
+            observe=session.recorder.transactions,
         )
+        report = await generator.run(start)
+        last = first + len(transactions) >= self._count
+        if last:
+            session.report("draining", self.tally.finalized + finality.complete, self._count)
+        drained = await _drain(finality, report, workload.drain_s)
+        self._open.remove(finality)
+        self.tally.add(report, finality)
+        if not drained:
+            accepted = report.count(Fate.ACCEPTED)
+            raise CellFailed(
+                f"not drained {workload.drain_s:g} s after the load ended: of {accepted} accepted transactions "
+                f"{finality.complete} are final on all validators"
+            )
+
+    async def _report_progress(self) -> None:
+        while True:
+            done = self.tally.finalized + sum(finality.complete for finality in self._open)
+            self._session.report("running", done, self._count)
+            await asyncio.sleep(_REPORT_S)
 
 
-async def _report_progress(session: Session, finality: FinalityLog, count: int) -> None:
-    while True:
-        session.report("running", finality.complete, count)
-        await asyncio.sleep(_REPORT_S)
+class _Tally:
+    """Adds up what became of the segments."""
+
+    def __init__(self, workload: CellRate) -> None:
+        self._workload = workload
+        self._from = self._to = 0
+        self._first_ms, self._all_ms, self._lateness_ms = array("d"), array("d"), array("d")
+        self._in_window = self._retries = self._accepted = 0
+        self._reasons: Counter[str] = Counter()
+        self.finalized = 0
+
+    def start(self, at: int) -> None:
+        self._started = at
+        self._from = at + round(self._workload.warmup_s * 1e9)
+        self._to = self._from + round(self._workload.duration_s * 1e9)
+
+    def add(self, report: LoadReport, finality: FinalityLog) -> None:
+        self._accepted += report.count(Fate.ACCEPTED)
+        self._retries += report.retries
+        self._reasons += report.reasons()
+        self._lateness_ms.extend(lateness / 1e6 for lateness in report.lateness_ns)
+        self.finalized += finality.complete
+        for index, submission in enumerate(report.submissions):
+            if not finality.is_complete(index):
+                continue
+            self._in_window += self._from <= finality.last[index] < self._to
+            if submission.scheduled >= self._from:
+                self._first_ms.append((finality.first[index] - submission.scheduled) / 1e6)
+                self._all_ms.append((finality.last[index] - submission.scheduled) / 1e6)
+
+    def summarize(self) -> RateSummary | None:
+        """Return the sums; None if the load never started."""
+        if not self._from:
+            return None
+        return RateSummary(
+            started_ns=self._started,
+            measured_from_ns=self._from,
+            measured_to_ns=self._to,
+            submitted=len(self._lateness_ms),
+            accepted=self._accepted,
+            finalized=self.finalized,
+            finalized_in_window=self._in_window,
+            not_accepted=dict(self._reasons),
+            retries=self._retries,
+            finalized_per_s=self._in_window / self._workload.duration_s,
+            lateness_p99_ms=percentile(self._lateness_ms, 0.99),
+            first_p50_ms=percentile(self._first_ms, 0.50),
+            first_p99_ms=percentile(self._first_ms, 0.99),
+            all_p50_ms=percentile(self._all_ms, 0.50),
+            all_p99_ms=percentile(self._all_ms, 0.99),
+        )
 
 
 async def _drain(finality: FinalityLog, report: LoadReport, drain_s: float) -> bool:
@@ -69,40 +170,13 @@ async def _drain(finality: FinalityLog, report: LoadReport, drain_s: float) -> b
     return True
 
 
-def summarize(workload: CellRate, start: int, report: LoadReport, finality: FinalityLog) -> RateSummary:
-    """Count what became of the load, and its latencies from the scheduled moments."""
-    measured_from = start + round(workload.warmup_s * 1e9)
-    measured_to = measured_from + round(workload.duration_s * 1e9)
-    first, last = [], []
-    in_window = 0
-    for index, submission in enumerate(report.submissions):
-        if not finality.is_complete(index):
-            continue
-        in_window += measured_from <= finality.last[index] < measured_to
-        if submission.scheduled >= measured_from:
-            first.append((finality.first[index] - submission.scheduled) / 1e6)
-            last.append((finality.last[index] - submission.scheduled) / 1e6)
-    return RateSummary(
-        started_ns=start,
-        measured_from_ns=measured_from,
-        measured_to_ns=measured_to,
-        submitted=len(report.lateness_ns),
-        accepted=report.count(Fate.ACCEPTED),
-        finalized=finality.complete,
-        not_accepted=dict(report.reasons()),
-        retries=report.retries,
-        finalized_per_s=in_window / workload.duration_s,
-        lateness_p99_ms=report.lateness(0.99) / 1e6 if report.lateness_ns else 0.0,
-        first_p50_ms=percentile(first, 0.50),
-        first_p99_ms=percentile(first, 0.99),
-        all_p50_ms=percentile(last, 0.50),
-        all_p99_ms=percentile(last, 0.99),
-    )
+async def _sleep_until(moment_ns: int) -> None:
+    await asyncio.sleep(max(0, moment_ns - now_ns()) / 1e9)
 
 
-def percentile(samples: list[float], share: float) -> float | None:
+def percentile(samples: Iterable[float], share: float) -> float | None:
     """Return the smallest sample that ``share`` (0 to 1) of all do not exceed; None without samples."""
-    if not samples:
-        return None
     ordered = sorted(samples)
+    if not ordered:
+        return None
     return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]

@@ -30,10 +30,11 @@ class RateSummary(Struct, kw_only=True):
     submitted: int
     accepted: int
     finalized: int
+    finalized_in_window: int
     not_accepted: dict[str, int]
     retries: int
     finalized_per_s: float
-    lateness_p99_ms: float
+    lateness_p99_ms: float | None
     first_p50_ms: float | None
     first_p99_ms: float | None
     all_p50_ms: float | None

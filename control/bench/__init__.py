@@ -1,0 +1,1 @@
+"""``./testbed bench``: figures of this machine, printed beside what they should reach (docs/benchmarks.md)."""

@@ -75,7 +75,7 @@ def _check_spools(run: Run, cell: Cell) -> list[str]:
 def _check_outcome(cell: Cell) -> list[tuple[Level, str]]:
     if cell.outcome is None:
         return [(Level.INVALID, "the cell has no outcome: it was not run to its end")]
-    if cell.outcome.status not in ("", "ok", "done"):
+    if cell.outcome.status != "ok":
         return [(Level.INVALID, f"the cell {cell.outcome.status}: {cell.outcome.message or 'no message'}")]
     if cell.outcome.drained is False:
         return [(Level.SUSPECT, "the backlog was not drained: not every transaction was final at the end")]

@@ -23,6 +23,9 @@ __all__ = [
     "read_records",
 ]
 
+_MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bad JSON: a text that is no UTF-8 inside a string is not a MsgspecError."""
+
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
@@ -86,7 +89,7 @@ class RoundRecord(Struct, kw_only=True):
 class Outcome(Struct, kw_only=True):
     """``outcome.json``: how the cell ended."""
 
-    status: str = ""
+    status: str
     drained: bool | None = None
     message: str = ""
 
@@ -146,7 +149,7 @@ def read_document(path: Path, kind: type[Document], problems: list[Problem], roo
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
         problems.append(Problem(str(path.relative_to(root)), "missing"))
-    except (OSError, msgspec.MsgspecError, RecursionError) as error:
+    except (OSError, *_MALFORMED) as error:
         problems.append(Problem(str(path.relative_to(root)), f"can't be read: {error}"))
     return None
 
@@ -163,6 +166,6 @@ def read_records(path: Path, kind: type[Document], problems: list[Problem], root
     for number, line in enumerate(lines, 1):
         try:
             records.append(decoder.decode(line))
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except _MALFORMED as error:
             problems.append(Problem(str(path.relative_to(root)), f"broken record: {error}", number))
     return records

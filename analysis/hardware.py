@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from analysis.documents import Environment, HostFacts
 from analysis.reference import CHAPTER_BOARD
 
 __all__ = ["describe_hardware", "is_chapter_hardware"]
 
 
-def describe_hardware(environment: Environment | None) -> str:
-    """Return one line: what machines, kernel, Python and commit; it says so if that was not recorded."""
+def describe_hardware(environment: Environment | None, hosts: Collection[str], client_host: str) -> str:
+    """Return one line: what machines, kernel, Python and commit; it says so if that was not recorded.
+
+    ``hosts`` are those of the validators, as their points say; ``client_host`` is the control machine.
+    """
     if environment is None:
         return "unknown hardware (the run has no readable environment.json)"
     machines: dict[str, list[str]] = {}
-    for name, facts in environment.hosts.items():
-        machines.setdefault(_describe(facts), []).append(name)
-    if machines:
-        text = "; ".join(f"{len(names)} x {machine} ({', '.join(names)})" for machine, names in machines.items())
+    for name, facts in _facts(environment, hosts, client_host).items():
+        machines.setdefault(_describe(facts) if facts else "", []).append(name)
+    unknown = machines.pop("", [])
+    if unknown:
+        machine = _describe(environment.host)
+        text = f"hosts that were not described: {', '.join(unknown)} (control machine: {machine})"
+    elif len(machines) == 1 and set(hosts) == {client_host}:
+        text = next(iter(machines))
     else:
-        text = _describe(environment.host)
+        text = "; ".join(f"{len(names)} x {machine} ({', '.join(names)})" for machine, names in machines.items())
     git = environment.git
     commit = f"commit {git.commit[:12]}" if git.commit else "no commit"
     return f"{text}, {commit}{' with uncommitted changes' if git.dirty else ''}"
 
 
-def is_chapter_hardware(environment: Environment | None) -> bool:
+def is_chapter_hardware(environment: Environment | None, hosts: Collection[str], client_host: str) -> bool:
     """Whether every validator ran on one of the chapter's boards."""
-    if environment is None:
+    if environment is None or not hosts:
         return False
-    hosts = list(environment.hosts.values()) or [environment.host]
-    return all(CHAPTER_BOARD in (facts.board or "") for facts in hosts)
+    facts = _facts(environment, hosts, client_host).values()
+    return all(known is not None and CHAPTER_BOARD in (known.board or "") for known in facts)
+
+
+def _facts(environment: Environment, hosts: Collection[str], client_host: str) -> dict[str, HostFacts | None]:
+    """What is known of each host; the control machine describes itself."""
+    own = {client_host: environment.host}
+    return {name: environment.hosts.get(name) or own.get(name) for name in sorted(hosts)}
 
 
 def _describe(facts: HostFacts) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from microchain.telemetry.recorder import CLIENT
 from rich.console import Console, RenderableType
 from rich.text import Text
 
@@ -16,6 +17,7 @@ from analysis.hardware import describe_hardware, is_chapter_hardware
 from analysis.rates import measure_rate
 from analysis.rounds import measure_rounds
 from analysis.run import Run
+from analysis.summary import summarise
 from analysis.tables import MeasuredCell, latency_tables, rate_table, sources, throughput_table, traffic_table
 from analysis.timeline import build_timeline
 from analysis.traffic import count_traffic
@@ -51,9 +53,11 @@ class Report:
 
 def analyse(run: Run) -> Report:
     """Measure and judge every cell of a loaded run."""
+    hosts: dict[str, str] = {}
     measured, reasons = [], [Reason(Level.SUSPECT, str(problem)) for problem in run.problems]
     for cell in run.cells.values():
         timeline = build_timeline(run, cell)
+        hosts |= timeline.hosts
         workload = cell.spec.workload
         rate = measure_rate(timeline, workload) if isinstance(workload, RateWorkload) else None
         rounds = None if rate is not None else measure_rounds(timeline)
@@ -62,18 +66,22 @@ def analyse(run: Run) -> Report:
         reasons += check_cell(run, cell, timeline, rounds)
     if not run.cells:
         reasons.append(Reason(Level.INVALID, "the run has no readable cell: nothing was measured"))
+    client_host = hosts.pop(CLIENT, "")
+    machines = set(hosts.values())
     return Report(
         tuple(measured),
         Verdict(run.name, tuple(run.cells), tuple(dict.fromkeys(reasons))),
-        describe_hardware(run.environment),
-        is_chapter_hardware(run.environment),
+        describe_hardware(run.environment, machines, client_host),
+        is_chapter_hardware(run.environment, machines, client_host),
     )
 
 
 def write_report(report: Report, directory: Path) -> None:
-    """Write ``verdict.json`` and ``tables.txt`` into the run directory."""
+    """Write ``verdict.json``, ``figures.json`` and ``tables.txt`` into the run directory."""
     verdict = msgspec.json.format(msgspec.json.encode(report.verdict.to_json()), indent=2) + b"\n"
     (directory / "verdict.json").write_bytes(verdict)
+    figures = msgspec.json.format(msgspec.json.encode(summarise(report.cells)), indent=2) + b"\n"
+    (directory / "figures.json").write_bytes(figures)
     plain = Console(file=io.StringIO(), width=PLAIN_WIDTH, color_system=None)
     with plain.capture() as text:
         plain.print(*report.renderables(), sep="\n")

@@ -113,7 +113,7 @@ def _add_latency_ratio(table: Table, pool: _Pool) -> None:
     for reference in LATENCY_REFERENCES:
         if reference.validators == pool.shape[0] and reference.source.startswith("chapter"):
             ratios = [
-                f"{published / median:.1f} x" if (median := float(pool.frame[phase].median())) > 0 else MISSING
+                MISSING if pool.figure(phase).reason else f"{published / float(pool.frame[phase].median()):.1f} x"
                 for phase, published in (("T_ct", reference.T_ct), ("T_bp", reference.T_bp), ("T_cf", reference.T_cf))
             ]
             table.add_row("", "chapter / this run, same boards", *ratios, MISSING, MISSING)

@@ -24,7 +24,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_keys_are_made_for_their_owner_only(tmp_path: Path) -> None:
-    folder = tmp_path / "a" / "keys"
+    folder = tmp_path / "keys"
+    folder.mkdir(mode=0o755)
     previous = os.umask(0)
     try:
         _, made = create_keys(folder, "validator-1", signature="ed25519")
@@ -34,6 +35,10 @@ def test_keys_are_made_for_their_owner_only(tmp_path: Path) -> None:
     assert sorted(contents(folder)) == sorted(FILES)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+def test_directory_is_made_with_its_parents(tmp_path: Path) -> None:
+    assert create_keys(tmp_path / "a" / "b", "validator-1", signature="ed25519")[1] == FILES
 
 
 @pytest.mark.parametrize("signature", ["rsa-2048", "ed25519"])
@@ -157,6 +162,10 @@ def test_write_replaces_the_whole_file_even_over_a_torn_one(tmp_path: Path) -> N
     path = tmp_path / "file"
     path.write_bytes(b"old and long")
     (tmp_path / ".file.new").write_bytes(b"torn")
-    write_whole(path, b"new", 0o644)
+    previous = os.umask(0o077)
+    try:
+        write_whole(path, b"new", 0o644)
+    finally:
+        os.umask(previous)
     assert contents(tmp_path) == {"file": b"new"}
     assert stat.S_IMODE(path.stat().st_mode) == 0o644

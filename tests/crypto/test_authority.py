@@ -145,12 +145,14 @@ def test_issued_certificate_cannot_issue_another(tmp_path: Path, keys: tuple[byt
         shake_hands(client, server, "127.0.0.1")
 
 
-def test_names_are_the_issuers_not_the_requests(keys: tuple[bytes, bytes]) -> None:
+def test_what_a_certificate_is_for_is_the_issuers_choice_not_the_requests(keys: tuple[bytes, bytes]) -> None:
     request = create_request(keys[0], "validator-9", ["10.0.0.9"])
     pem = sign_request(request, AUTHORITY, name="validator-1", hosts=[], not_before=NOW, not_after=NOW + DAY)
     certificate = x509.load_pem_x509_certificate(pem)
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names == x509.SubjectAlternativeName([x509.DNSName("validator-1")])
+    constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert (constraints.critical, constraints.value.ca) == (True, False)
     assert certificate.subject.rfc4514_string() == "CN=validator-1"
     assert (certificate.not_valid_before_utc, certificate.not_valid_after_utc) == (NOW, NOW + DAY)
 

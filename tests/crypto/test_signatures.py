@@ -104,6 +104,14 @@ def test_ed25519_signature_with_s_above_the_order_is_refused() -> None:
     assert not get_scheme("ed25519").verify(key.public_key, MESSAGE, signature[:32] + s.to_bytes(32, "little"))
 
 
+def test_ed25519_signature_does_not_share_bytes_with_the_message() -> None:
+    key, verify = key_of("ed25519"), get_scheme("ed25519").verify
+    longer = key.sign(b"!" + MESSAGE) + b"!"
+    assert not verify(key.public_key, MESSAGE, longer)
+    signature = key.sign(MESSAGE[1:])
+    assert not verify(key.public_key, signature[63:] + MESSAGE[1:], signature[:63])
+
+
 def test_ed25519_key_of_small_order_signs_nothing() -> None:
     identity = bytes([1]) + bytes(31)
     assert not get_scheme("ed25519").verify(identity, MESSAGE, identity + bytes(32))
@@ -117,6 +125,27 @@ def test_rsa_key_of_another_kind_is_refused(bits: int, exponent: int) -> None:
     assert not get_scheme("rsa-2048").verify(der, MESSAGE, weak.sign(MESSAGE, PKCS1v15(), SHA256()))
     with pytest.raises(KeyFileError, match="not an rsa-2048 key"):
         get_scheme("rsa-2048").load(weak.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def test_rsa_key_of_the_right_length_with_another_exponent_is_refused() -> None:
+    standard = load_der_public_key(key_of("rsa-2048").public_key)
+    assert isinstance(standard, rsa.RSAPublicKey)
+    other = rsa.RSAPublicNumbers(65539, standard.public_numbers().n).public_key()
+    der = other.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert len(der) == len(key_of("rsa-2048").public_key)
+    assert not get_scheme("rsa-2048").is_public_key(der)
+
+
+@pytest.mark.parametrize(
+    "identifier", ["2a864886f70d01010a", "2a864886f70d010301"], ids=["RSASSA-PSS", "Diffie-Hellman"]
+)
+def test_rsa_key_under_the_name_of_another_algorithm_is_refused(identifier: str) -> None:
+    key = key_of("rsa-2048")
+    plain = bytes.fromhex("2a864886f70d010101")
+    assert plain in key.public_key
+    other = key.public_key.replace(plain, bytes.fromhex(identifier))
+    assert not get_scheme("rsa-2048").is_public_key(other)
+    assert not get_scheme("rsa-2048").verify(other, MESSAGE, key.sign(MESSAGE))
 
 
 @pytest.mark.parametrize("name", SCHEMES)
@@ -148,10 +177,20 @@ def test_unknown_scheme_lists_the_known_ones() -> None:
         get_scheme("dsa")
 
 
+@pytest.mark.parametrize("modulus", [0, 1, 2**2047, 2**2047 + 1, 2**2048 - 1, 2**2047 - 1])
+def test_rsa_key_with_a_nonsensical_modulus_verifies_nothing(modulus: int) -> None:
+    standard = key_of("rsa-2048").public_key
+    other = standard[:33] + modulus.to_bytes(256, "big") + standard[289:]
+    assert not get_scheme("rsa-2048").verify(other, MESSAGE, key_of("rsa-2048").sign(MESSAGE))
+
+
 def test_cache_of_parsed_keys_is_bounded() -> None:
-    verify = get_scheme("rsa-2048").verify
+    verify, standard = get_scheme("rsa-2048").verify, key_of("rsa-2048").public_key
     for number in range(1100):
-        verify(number.to_bytes(294, "big"), MESSAGE, b"")
-    information = signatures._parse_rsa.cache_info()
+        verify(standard[:33] + number.to_bytes(256, "big") + standard[289:], MESSAGE, b"")
+    information = signatures._parse_framed_rsa.cache_info()
     assert information.maxsize is not None
-    assert information.currsize <= information.maxsize == 1024
+    assert information.currsize == information.maxsize == 1024
+    for strange in (bytes(294), standard + b"!", standard[:-1], b"!" + standard[1:], bytes(1 << 20)):
+        verify(strange, MESSAGE, b"")
+    assert signatures._parse_framed_rsa.cache_info() == information

@@ -125,6 +125,29 @@ def test_inputs_are_hashed_into_the_prime_order_subgroup() -> None:
         assert is_valid_key(vrf._encode_to_curve(KEY.public_key, bytes([number])))
 
 
+def test_candidates_that_are_no_point_or_become_the_identity_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No input is known whose hash is one of these, so a scripted hash stands in for SHA-512."""
+    not_canonical, off_curve = (PRIME + 3).to_bytes(32, "little"), (2).to_bytes(32, "little")
+    base = crypto_scalarmult_ed25519_base_noclamp((1).to_bytes(32, "little"))
+    candidates = [not_canonical, off_curve, *SMALL_ORDER, base]
+
+    class Script:
+        def __init__(self, data: bytes = b"") -> None:
+            self.data = data
+
+        def copy(self) -> Script:
+            return Script()
+
+        def update(self, data: bytes) -> None:
+            self.data += data
+
+        def digest(self) -> bytes:
+            return candidates[self.data[0]] + bytes(32)
+
+    monkeypatch.setattr(vrf, "sha512", Script)
+    assert vrf._encode_to_curve(KEY.public_key, ALPHA) == vrf._times_cofactor(base)
+
+
 def test_multiplication_by_the_cofactor_is_eight_additions() -> None:
     base = crypto_scalarmult_ed25519_base_noclamp((1).to_bytes(32, "little"))
     assert vrf._times_cofactor(base) == crypto_scalarmult_ed25519_base_noclamp((8).to_bytes(32, "little"))

@@ -64,7 +64,7 @@ def verify_inclusion(root: Digest, leaf: bytes, index: int, size: int, proof: Se
         # The last node of a level of odd size has no sibling and rises as it is.
         if index % 2 or index < last:
             sibling = next(siblings, None)
-            if sibling is None or len(sibling) != 32:
+            if sibling is None:
                 return False
             node = sha256(_NODE + (sibling + node if index % 2 else node + sibling)).digest()
         index //= 2

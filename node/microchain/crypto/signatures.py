@@ -30,7 +30,9 @@ __all__ = ["SCHEMES", "KeyFileError", "SignatureScheme", "SigningKey", "get_sche
 _RSA_BITS = 2048
 _RSA_EXPONENT = 65537
 _RSA_PUBLIC_BYTES = 294
-"""Length of the DER SubjectPublicKeyInfo of a 2048-bit key with exponent 65537."""
+_RSA_PUBLIC_START = bytes.fromhex("30820122300d06092a864886f70d01010105000382010f003082010a0282010100")
+_RSA_PUBLIC_END = bytes.fromhex("0203010001")
+"""Length, start and end of every DER SubjectPublicKeyInfo of 2048 bits and exponent 65537; the modulus lies between."""
 _CACHED_KEYS = 1024
 
 
@@ -105,10 +107,10 @@ class _RsaScheme:
         return _RsaKey(key)
 
     def is_public_key(self, public_key: bytes) -> bool:
-        return len(public_key) == _RSA_PUBLIC_BYTES and _parse_rsa(public_key) is not None
+        return _parse_rsa(public_key) is not None
 
     def verify(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
-        key = _parse_rsa(public_key) if len(public_key) == _RSA_PUBLIC_BYTES else None
+        key = _parse_rsa(public_key)
         if key is None:
             return False
         try:
@@ -167,16 +169,20 @@ def _is_standard(key: RSAPublicKey) -> bool:
     return key.key_size == _RSA_BITS and key.public_numbers().e == _RSA_EXPONENT
 
 
-@lru_cache(maxsize=_CACHED_KEYS)
 def _parse_rsa(der: bytes) -> RSAPublicKey | None:
-    """Parse once for each key: that costs as much as a verification. None if it is no standard key in DER."""
+    """Return the key, or None if it is no standard key in DER; what is none by its frame alone is never cached."""
+    framed = der.startswith(_RSA_PUBLIC_START) and der.endswith(_RSA_PUBLIC_END)
+    return _parse_framed_rsa(der) if framed and len(der) == _RSA_PUBLIC_BYTES else None
+
+
+@lru_cache(maxsize=_CACHED_KEYS)
+def _parse_framed_rsa(der: bytes) -> RSAPublicKey | None:
+    """Parse once for each key: that costs as much as a verification."""
     try:
         key = load_der_public_key(der)
-    except (ValueError, UnsupportedAlgorithm):
+    except ValueError:
         return None
-    if not isinstance(key, RSAPublicKey) or not _is_standard(key):
-        return None
-    return key if key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == der else None
+    return key if isinstance(key, RSAPublicKey) else None
 
 
 SCHEMES: dict[str, SignatureScheme] = {scheme.name: scheme for scheme in (_RsaScheme(), _Ed25519Scheme())}

@@ -64,7 +64,7 @@ def verify_proof(public_key: bytes, alpha: bytes, proof: bytes) -> bytes | None:
     if len(proof) != PROOF_BYTES or not is_valid_key(public_key):
         return None
     gamma, challenge, s = proof[:32], proof[32:48], proof[48:]
-    if int.from_bytes(s, "little") >= _ORDER or not crypto_core_ed25519_is_valid_point(gamma):
+    if int.from_bytes(s, "little") >= _ORDER:
         return None
     h = _encode_to_curve(public_key, alpha)
     c = challenge + _PADDING
@@ -72,7 +72,7 @@ def verify_proof(public_key: bytes, alpha: bytes, proof: bytes) -> bytes | None:
         c_key, c_gamma = crypto_scalarmult_ed25519_noclamp(c, public_key), crypto_scalarmult_ed25519_noclamp(c, gamma)
         u = crypto_core_ed25519_sub(crypto_scalarmult_ed25519_base_noclamp(s), c_key)
         v = crypto_core_ed25519_sub(crypto_scalarmult_ed25519_noclamp(s, h), c_gamma)
-    except RuntimeError:  # libsodium refuses the scalar 0, which no prover can come by
+    except RuntimeError:  # libsodium refuses points outside the subgroup, and the scalar 0, which no prover comes by
         return None
     return _output(gamma) if _challenge(public_key, h, gamma, u, v) == challenge else None
 

@@ -127,7 +127,7 @@ def load_signing_key(directory: Path, signature: str) -> SigningKey:
     path = directory / SIGNING_KEY
     try:
         return get_scheme(signature).load(_read(path))
-    except KeyFileError as error:
+    except ValueError as error:  # KeyFileError, or a scheme that only simulations have
         raise KeyFileError(f"{path}: {error}") from None
 
 

@@ -146,6 +146,12 @@ def test_keys_of_another_scheme_are_kept_and_named(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
+def test_scheme_of_simulations_has_no_key_files(tmp_path: Path) -> None:
+    create_keys(tmp_path, "validator-1", signature="ed25519")
+    with pytest.raises(KeyFileError, match="no signature scheme 'simulated'; there are: rsa-2048, ed25519"):
+        load_keyring(tmp_path, "simulated")
+
+
 def test_missing_key_says_what_makes_it(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError, match=r"signing\.pem: cannot read it: No such file.*`microchain-node keys`"):
         load_signing_key(tmp_path, "ed25519")

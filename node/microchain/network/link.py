@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ SILENCE_S = 15.0
 PING_INTERVAL_S = 1.0
 FIRST_PING_INTERVAL_S = 0.1
 FIRST_PINGS = 8
+_CLOSE_S = 2.0
 _MAX_OUTSTANDING_PINGS = 32
 _PING = struct.Struct(">q")
 _PONG = struct.Struct(">qqq")
@@ -86,7 +87,10 @@ class Link:
     def __init__(self, websocket: WebSocket, peer: NodeId, context: LinkContext) -> None:
         self.peer = peer
         self.ended = asyncio.Event()
+        self.error: LinkError | None = None
+        """Why this node ended the link; None while it lives, and if the peer or the network ended it."""
         self._websocket = websocket
+        self._socket: socket.socket | None = websocket.get_extra_info("socket")
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._queue = SendQueue(context.limits)
@@ -128,20 +132,21 @@ class Link:
         if not self._failure.done():
             self._failure.set_result(error)
 
-    async def run(self, opened: Callable[[Link], Any]) -> LinkError | None:
-        """Greet, then exchange messages until the link ends; returns why, if this node ended it.
+    async def run(self, opened: Callable[[Link], Awaitable[None]]) -> None:
+        """Greet, then exchange messages until the link ends; `error` says why.
 
         ``opened`` is awaited once the peer's hello is right; only then is the observer told.
         """
-        self._tune_socket()
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         tasks = [self._loop.create_task(part) for part in (self._write(), self._watch(), self._read(opened))]
-        error: LinkError | None = None
         try:
             ends: list[asyncio.Future[Any]] = [*tasks, self._failure]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            error = self._failure.result() if self._failure.done() else _first_error(tasks)
+            self.error = self._failure.result() if self._failure.done() else _first_error(tasks)
         except asyncio.CancelledError:
-            error = LinkError(CloseReason.STOPPING, "the node stops")
+            self.error = LinkError(CloseReason.STOPPING, "the node stops")
             raise
         finally:
             for task in tasks:
@@ -150,20 +155,19 @@ class Link:
             if self._greeted:
                 self._context.observer.disconnected(self.peer)
             self.ended.set()
-            await self._close(error)
-        return error
+            await self._close(self.error)
 
     async def _close(self, error: LinkError | None) -> None:
         reason = error.reason if error else CloseReason.STOPPING
         detail = error.detail.encode()[:100] if error else b""
-        with suppress(OSError, RuntimeError, TimeoutError):
-            await self._websocket.close(code=reason.value, message=detail)
-
-    def _tune_socket(self) -> None:
-        connection = self._websocket.get_extra_info("socket")
-        if connection is not None:
-            with suppress(OSError):
-                connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._websocket.close(code=reason.value, message=detail)
+        except (OSError, RuntimeError, TimeoutError):
+            # A peer that reads nothing would keep a closing connection, with all that is buffered for it, for ever.
+            if self._socket is not None:
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
 
     # --- writing ---
 
@@ -186,7 +190,7 @@ class Link:
 
     # --- reading ---
 
-    async def _read(self, opened: Callable[[Link], Any]) -> None:
+    async def _read(self, opened: Callable[[Link], Awaitable[None]]) -> None:
         async with asyncio.timeout(HELLO_TIMEOUT_S) as deadline:
             records = await self._next_records()
             if records and (records[0][0] is not Kind.HELLO):

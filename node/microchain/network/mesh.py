@@ -299,15 +299,14 @@ class Mesh:
                 peer.link = link
             log.info("connected to %s", peer.entry.name)
 
-        error: LinkError | None = None
         try:
-            error = await link.run(opened)
+            await link.run(opened)
         finally:
             if peer.link is link:
                 peer.link = None
-                log.info("lost %s (%s)", peer.entry.name, error or "the peer or the network closed the link")
-        if error is not None:
-            self._blame(peer, error)
+                log.info("lost %s (%s)", peer.entry.name, link.error or "the peer or the network closed the link")
+            if link.error is not None:
+                self._blame(peer, link.error)
 
     def _blame(self, peer: _Peer, error: LinkError) -> None:
         """Count why a link ended; refuse the peer for a while if it is its fault."""

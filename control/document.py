@@ -61,7 +61,7 @@ def read_document(path: Path, name: str | None = None) -> Document:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SpecError(file, [Problem(line, f"is not YAML: {error.problem}")]) from None
     except yaml.YAMLError as error:
-        raise SpecError(file, [Problem(1, f"is not YAML: {error}")]) from None
+        raise SpecError(file, [Problem(1, f"is not YAML: {str(error).splitlines()[0]}")]) from None
     if not isinstance(root, yaml.MappingNode):
         raise SpecError(file, [Problem(1, "must be a mapping of keys to values, such as 'name: my-experiment'")])
     reader = _Reader(file)

@@ -44,5 +44,5 @@ class SpecError(UsageError):
 
     def __init__(self, file: Path | str, problems: Sequence[Problem]) -> None:
         self.file = str(file)
-        self.problems = tuple(sorted(problems, key=lambda p: p.line))
+        self.problems = tuple(sorted(dict.fromkeys(problems), key=lambda p: p.line))
         super().__init__("\n".join(f"{self.file}:{p.line}: {p.message}" for p in self.problems))

@@ -118,11 +118,12 @@ class _Checker:
         self, path: KeyPath, data: dict[str, Any], known: Iterable[str], required: Iterable[str] = ()
     ) -> None:
         where = f" in '{path[0]}'" if path else ""
-        for key in data:
-            if key not in known:
-                self.add((*path, key), f"unknown key '{key}'{where}; {nearest(key, known)}")
+        hints = {key: nearest(key, known) for key in data if key not in known}
+        for key, hint in hints.items():
+            self.add((*path, key), f"unknown key '{key}'{where}; {hint}")
         for key in required:
-            if key not in data:
+            # A required key that was only misspelt is told of once.
+            if key not in data and not any(f"'{key}'" in hint for hint in hints.values()):
                 self.add(path, f"key '{key}' is missing{where}")
 
     def _check_workload(self, workload: dict[str, Any]) -> None:
@@ -187,7 +188,7 @@ class _Checker:
 
     def _swept(self, key: str, value: int | list[int]) -> tuple[int, ...]:
         values = tuple(value) if isinstance(value, list) else (value,)
-        if value == []:
+        if self.document.data[key] == []:
             self.add((key,), f"'{key}' is an empty list; give at least one value")
         for index, item in enumerate(values):
             if item in values[:index]:

@@ -35,8 +35,8 @@ def bench_rounds(console: Console, validators: list[int], rounds: int) -> None:
         figures = local.analyse()
         console.print(_table(figures))
         tables = shown_path(local.run.path / "tables.txt")
-        console.print("Durations in ms. Prototype: one 1 KB transaction a round, on a machine with 2 cores.", soft_wrap=True)
-        console.print(f"Every round was justified and final on all validators; all tables: {tables}", soft_wrap=True)
+        console.print("Durations in ms. Prototype: one 1 KB transaction a round, on a machine with 2 cores.")
+        console.print(f"Every round was justified and final on all validators; all tables: {tables}")
 
 
 def _table(figures: dict[str, Any]) -> Table:

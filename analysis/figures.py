@@ -37,7 +37,7 @@ def summarize(values: pd.Series, bounds: pd.Series, reasons: tuple[str, ...] = (
     """Return ``median [p90]`` of durations in ms, with ``± bound`` where several clocks took part."""
     samples = values.dropna()
     if samples.empty:
-        return Figure(MISSING, "; ".join(reasons) or "no sample")
+        return Figure(MISSING, "; ".join(reasons) or "no measured round was finished")
     median, p90 = float(samples.median()), float(samples.quantile(0.9))
     bound = float(bounds.loc[samples.index].max())
     if is_bound_too_wide(median, bound):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 
 import pandas as pd
-from microchain.telemetry.line_protocol import FieldValue, MalformedLine, Point, parse_line
+from microchain.telemetry.line_protocol import FieldValue, MalformedLine, parse_fields, parse_series, split_line
 from microchain.telemetry.spool import read_complete_lines, spool_segments
 
 from analysis.problems import LineProblems, Problem
@@ -115,7 +116,7 @@ def read_spool(
     segments = spool_segments(directory)
     if not segments:
         problems.append(Problem(str(directory.relative_to(root)), "no spool"))
-    expected = {"run": run, "cell": cell, "validator": validator}
+    reader = _LineReader(tables, run, cell, validator)
     sessions: dict[str, SpoolSession] = {}
     for position, path in enumerate(segments):
         name = path.name.split("-")[0]
@@ -124,13 +125,15 @@ def read_spool(
         number = 0
         try:
             for number, line in enumerate(_lines(path), 1):
-                session.lines += 1
-                if not _add_line(line, tables, session, expected, bad, number):
-                    session.bad_lines += 1
+                problem = reader.add(line, session)
+                if problem:
+                    bad.add(problem, number)
             torn = _ends_torn(path)
         except OSError as error:
             problems.append(Problem(bad.file, f"can't be read: {error.strerror}"))
             continue
+        session.lines += number
+        session.bad_lines += bad.total
         if torn and position + 1 < len(segments) and segments[position + 1].name.startswith(name):
             bad.add("torn line in a finished segment", number + 1)
         session.torn |= torn
@@ -162,64 +165,79 @@ def _ends_torn(path: Path) -> bool:
         return size > 0 and file.read(1) != b"\n"
 
 
-def _add_line(
-    line: str | None,
-    tables: SpoolTables,
-    session: SpoolSession,
-    expected: dict[str, str],
-    bad: LineProblems,
-    number: int,
-) -> bool:
-    if line is None:
-        bad.add("not UTF-8", number)
-        return False
-    try:
-        point = parse_line(line)
-    except MalformedLine:
-        bad.add("not line protocol", number)
-        return False
-    schema = SCHEMAS.get(point.measurement)
-    if schema is None:
-        bad.add("unknown measurement", number)
-        return False
-    tags = point.tags
-    if tags.get("run") != expected["run"] or tags.get("cell") != expected["cell"]:
-        bad.add("a point of another run or cell", number)
-        return False
-    if tags.get("validator") != expected["validator"]:
-        bad.add("a point of another validator", number)
-        return False
-    row = _row(point, schema)
-    if row is None:
-        bad.add(f"{point.measurement} without its tags or fields", number)
-        return False
-    tables.rows[point.measurement].append(row)
-    if point.measurement == "spool":
-        _report(session, point.fields)
-    return True
+@dataclass(frozen=True)
+class _Series:
+    """What the rows of one series share: their schema, and the columns before and after the time."""
+
+    measurement: str
+    schema: Schema
+    names: tuple[str, ...]
+    before: tuple[str, ...]
+    after: tuple[str, ...]
 
 
-def _row(point: Point, schema: Schema) -> tuple[object, ...] | None:
-    """Return the row of a point, None if a tag or field is missing or has the wrong type."""
-    tags, fields = point.tags, point.fields
-    host = tags.get("host")
-    row: list[object] = [tags["cell"], tags["validator"], host, point.time]
-    if schema.tag is not None:
-        own = tags.get(schema.tag)
-        if own is None:
-            return None
-        row.append(own)
-    for name, kind in schema.required.items():
-        value = fields.get(name)
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            return None
-        row.append(value)
-    for name, kind in schema.optional.items():
-        value = fields.get(name)
-        if value is not None and type(value) is not kind and not (kind is float and type(value) is int):
-            return None
-        row.append(value)
-    return None if host is None else tuple(row)
+class _BadLine(ValueError):
+    """A well-formed line that does not belong where it stands; the message is one of a few fixed texts."""
+
+
+class _LineReader:
+    """Adds the lines of one validator's spool to the tables. Each series, and combination of types, is checked once."""
+
+    def __init__(self, tables: SpoolTables, run: str, cell: str, validator: str) -> None:
+        self._rows = tables.rows
+        self._run, self._cell, self._validator = run, cell, validator
+        self._series: dict[str, _Series] = {}
+        self._good_types: set[tuple[str, tuple[type, ...]]] = set()
+
+    def add(self, line: str | None, session: SpoolSession) -> str:
+        """Add one line; returns what is wrong with it, or an empty text."""
+        if line is None:
+            return "not UTF-8"
+        try:
+            head, field_set, time = split_line(line)
+            series = self._series.get(head) or self._open(head)
+            fields = parse_fields(field_set)
+            values = tuple(map(fields.get, series.names))
+            types = (series.measurement, tuple(map(type, values)))
+            if types not in self._good_types:
+                self._check_types(series, types)
+        except MalformedLine:
+            return "not line protocol"
+        except _BadLine as problem:
+            return str(problem)
+        self._rows[series.measurement].append((*series.before, time, *series.after, *values))
+        if series.measurement == "spool":
+            _report(session, fields)
+        return ""
+
+    def _open(self, head: str) -> _Series:
+        measurement, tags = parse_series(head)
+        schema = SCHEMAS.get(measurement)
+        if schema is None:
+            raise _BadLine("unknown measurement")
+        if tags.get("run") != self._run or tags.get("cell") != self._cell:
+            raise _BadLine("a point of another run or cell")
+        if tags.get("validator") != self._validator:
+            raise _BadLine("a point of another validator")
+        own = (schema.tag,) if schema.tag else ()
+        if "host" not in tags or any(tag not in tags for tag in own):
+            raise _BadLine(f"{measurement} without its tags")
+        names = (*schema.required, *schema.optional)
+        before = (self._cell, self._validator, tags["host"])
+        series = _Series(measurement, schema, names, before, tuple(tags[tag] for tag in own))
+        self._series[head] = series
+        return series
+
+    def _check_types(self, series: _Series, types: tuple[str, tuple[type, ...]]) -> None:
+        required, optional = series.schema.required, series.schema.optional
+        for name, kind in zip(series.names, types[1], strict=True):
+            wanted = required.get(name) or optional[name]
+            allowed = {wanted, int} if wanted is float else {wanted}
+            if name in optional:
+                allowed.add(NoneType)
+            if kind not in allowed:
+                raise _BadLine(f"{series.measurement} without its fields")
+        self._good_types.add(types)
 
 
 def _report(session: SpoolSession, fields: dict[str, FieldValue]) -> None:

@@ -201,14 +201,15 @@ def traffic_table(cells: Sequence[MeasuredCell]) -> RenderableType:
     for cell in cells:
         if cell.rounds is None:
             continue
-        count = cell.shape[0]
-        if cell.traffic.empty or not cell.chain_rounds:
-            reason = Figure(MISSING, "no message counters, or no finished round")
-            table.add_row(cell.spec.id, str(count), notes.show(reason))
+        count, rounds = cell.shape[0], cell.chain_rounds
+        if cell.traffic.empty or not rounds:
+            reason = "no message counters" if rounds else "no round was finished"
+            table.add_row(cell.spec.id, str(count), notes.show(Figure(MISSING, reason)))
+            continue
         first = True
         for phase, counters in cell.traffic.iterrows():
-            messages = float(counters[COUNTERS[0]]) / max(1, cell.chain_rounds)
-            kilobytes = float(counters[COUNTERS[1]]) / max(1, cell.chain_rounds) / 1024
+            messages = float(counters[COUNTERS[0]]) / rounds
+            kilobytes = float(counters[COUNTERS[1]]) / rounds / 1024
             figures = (messages, kilobytes, messages / count, messages / count**2)
             label = (cell.spec.id, str(count)) if first else ("", "")
             table.add_row(*label, str(phase), *(f"{figure:.1f}" if figure >= 0.05 else MISSING for figure in figures))

@@ -24,7 +24,10 @@ __all__ = [
     "encode_fields",
     "encode_point",
     "encode_series",
+    "parse_fields",
     "parse_line",
+    "parse_series",
+    "split_line",
 ]
 
 FieldValue = bool | int | float | str
@@ -61,7 +64,7 @@ def _checked(text: str, what: str) -> str:
     forbidden = (what == "measurement" and text.startswith("#")) or (what == "field key" and '"' in text)
     if not text or forbidden or _UNSAFE.search(text):
         raise LineProtocolError(
-            f"{what} {text!r}: must not be empty nor contain backslashes, quotes or control characters; choose a plain name"
+            f"{what} {text!r}: must not be empty nor hold backslashes, quotes or control characters; rename it"
         )
     return text
 
@@ -120,7 +123,8 @@ _STRING_UNESCAPE = re.compile(r'\\(["\\])')
 
 
 @lru_cache(maxsize=4096)
-def _parse_series(text: str) -> tuple[str, Mapping[str, str]]:
+def parse_series(text: str) -> tuple[str, Mapping[str, str]]:
+    """Return measurement and tags of a line's first part; MalformedLine says what is wrong with it."""
     parts: list[str] = []
     position = 0
     while position < len(text):
@@ -141,7 +145,8 @@ def _parse_series(text: str) -> tuple[str, Mapping[str, str]]:
     return _KEY_UNESCAPE.sub(r"\1", parts[0]), MappingProxyType(tags)
 
 
-def _parse_fields(text: str) -> dict[str, FieldValue]:
+def parse_fields(text: str) -> dict[str, FieldValue]:
+    """Return the fields of a line's second part; MalformedLine says what is wrong with it."""
     fields: dict[str, FieldValue] = {}
     position = 0
     while position < len(text):
@@ -177,10 +182,17 @@ def _finite(text: str) -> float:
     return value
 
 
-def parse_line(line: str) -> Point:
-    """Parse one line without its newline; MalformedLine says why it is none. Inverse of encode_point."""
+def split_line(line: str) -> tuple[str, str, int]:
+    """Return (series, fields, time) of a line, the first two for parse_series and parse_fields; or MalformedLine."""
     match = _LINE.fullmatch(line)
     if match is None:
         raise MalformedLine("not of the form 'series fields timestamp'")
-    measurement, tags = _parse_series(match[1])
-    return Point(measurement, tags, _parse_fields(match[2]), _int64(match[3]))
+    series, fields, time = match.groups()
+    return series, fields, _int64(time)
+
+
+def parse_line(line: str) -> Point:
+    """Parse one line without its newline; MalformedLine says why it is none. Inverse of encode_point."""
+    series, fields, time = split_line(line)
+    measurement, tags = parse_series(series)
+    return Point(measurement, tags, parse_fields(fields), time)

@@ -189,7 +189,8 @@ async def test_slow_nodes_make_latency_not_a_gap_in_the_schedule() -> None:
 
     node = Slow(ACCEPT)
     schedule = [0, 5_000_000, 10_000_000]
-    task = asyncio.create_task(LoadGenerator([node], sign(3), schedule, settings=FAST).run())
+    settings = LoadSettings(max_batch=1)
+    task = asyncio.create_task(LoadGenerator([node], sign(3), schedule, settings=settings).run())
     await asyncio.wait_for(started.wait(), 10)
     gate.set()
     report = await task

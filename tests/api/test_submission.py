@@ -180,19 +180,32 @@ def test_bytes_of_concurrent_submissions_are_bounded() -> None:
             assert gate.in_flight == 2
     with gate.admit(500):
         assert gate.in_flight == 1
+    with gate.admit(1), gate.admit(99):
+        assert gate.in_flight == 2
     assert gate.in_flight == 0
 
 
 async def test_body_that_never_ends_is_given_up(url: str, tls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission, "BODY_TIMEOUT_S", 0.05)
+    assert b"408" in (answer := await send_head(url, tls, length=100))
+    assert b"body_timeout" in answer
+
+
+async def test_body_that_is_declared_too_large_is_not_waited_for(url: str, tls: Path) -> None:
+    assert b"413" in (answer := await send_head(url, tls, length=10**12))
+    assert b"body_too_large" in answer
+
+
+async def send_head(url: str, tls: Path, *, length: int) -> bytes:
+    """Announce a body, send only three bytes of it, and return the answer."""
     host, port = url.removeprefix("https://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), ssl=client_context(tls / "ca.crt"))
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: {AUTHORIZED['Authorization']}\r\n"
-    writer.write(f"{head}Content-Type: application/msgpack\r\nContent-Length: 100\r\n\r\nabc".encode())
-    answer = await reader.readuntil(b"}}")
-    assert answer.startswith(b"HTTP/1.1 408 ")
-    assert b"body_timeout" in answer
-    writer.transport.abort()
+    writer.write(f"{head}Content-Type: application/msgpack\r\nContent-Length: {length}\r\n\r\nabc".encode())
+    try:
+        return await asyncio.wait_for(reader.readuntil(b"}}"), 10)
+    finally:
+        writer.transport.abort()
 
 
 async def test_unexpected_failure_is_an_error_without_details(

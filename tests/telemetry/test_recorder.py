@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter
 from pathlib import Path
@@ -160,3 +161,12 @@ def test_board_and_trace_may_run_in_different_threads(tmp_path: Path) -> None:
     worker.join()
     counts = Counter(point.measurement for point in points_of(recorder))
     assert counts == {"transaction": 2000, "board": 20, "process": 20, "spool": 21}
+
+
+def test_the_documentation_has_every_measurement_tag_and_field() -> None:
+    text = (Path(__file__).parents[2] / "docs/telemetry.md").read_text()
+    for measurement, schema in SCHEMAS.items():
+        _, _, section = text.partition(f"\n### {measurement}\n")
+        section = section.partition("\n## ")[0].partition("\n### ")[0]
+        names = {*schema.required, *schema.optional} | ({schema.tag} if schema.tag else set())
+        assert names <= set(re.findall(r"`([a-z0-9_]+)`", section)), measurement

@@ -15,6 +15,8 @@ from control.errors import ControlError
 
 __all__ = ["build_parser", "main"]
 
+_Verb = Callable[[argparse.Namespace, Console], int]
+
 _DESCRIPTION = """\
 A testbed that measures consensus on real hardware: Ansible deploys Microchain validators, experiments run on
 them, and every run ends with its tables and a verdict on whether they can be trusted."""
@@ -43,6 +45,12 @@ _PLAYBOOKS = {
 }
 
 
+_PASSED_ON: dict[str, tuple[str, _Verb]] = {
+    "test": ("run the tests; arguments go to pytest", verbs.test),
+    "simulate": ("run consensus under a virtual clock; --help says more", verbs.simulate),
+}
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs; the chosen one's function is in ``run``."""
     parser = argparse.ArgumentParser(
@@ -56,8 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     for name, help_text in _PLAYBOOKS.items():
         verb = _add(commands, name, help_text, verbs.playbook)
         verb.set_defaults(playbook=name)
+        verb.epilog = "Other arguments go to ansible-playbook, such as --check, --limit HOST or -v."
         _add_inventory(verb)
-        verb.add_argument("arguments", nargs="*", metavar="ARG", help="goes to ansible-playbook, such as -- --check -v")
 
     experiment = _add(commands, "experiment", "run an experiment file on what is deployed", verbs.experiment)
     experiment.add_argument("file", type=Path, metavar="FILE", help="such as experiments/demo.yml")
@@ -72,17 +80,15 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_bench(commands)
 
-    test = _add(commands, "test", "run the tests; arguments go to pytest", verbs.test)
-    test.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG")
-    simulate = _add(commands, "simulate", "run consensus under a virtual clock; --help says more", verbs.simulate)
-    simulate.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG")
+    for name, (help_text, run) in _PASSED_ON.items():
+        _add(commands, name, help_text, run)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
-    options = build_parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace, Console], int] = options.run
+    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    run: _Verb = options.run
     try:
         return run(options, Console(highlight=False, soft_wrap=True))
     except ControlError as error:
@@ -93,11 +99,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; ``arguments`` of the result are those that go to another program untouched."""
+    if arguments and arguments[0] in _PASSED_ON:
+        return argparse.Namespace(run=_PASSED_ON[arguments[0]][1], arguments=list(arguments[1:]))
+    parser = build_parser()
+    options, others = parser.parse_known_args(arguments)
+    if others and "playbook" not in options:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    options.arguments = others
+    return options
+
+
 def _add(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
     help_text: str,
-    run: Callable[[argparse.Namespace, Console], int],
+    run: _Verb,
 ) -> argparse.ArgumentParser:
     verb = commands.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
     verb.set_defaults(run=run)

@@ -18,7 +18,7 @@ from control.project import ROOT, inventory_directory, shown_path
 __all__ = ["ansible_environment", "log_tail", "playbook_command", "run_logged", "run_playbook"]
 
 _LOG_TAIL_LINES = 40
-_GRACE_S = 20.0
+_GRACE_S = 10.0
 
 
 def playbook_command(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from microchain.consensus.interface import BlockRecord, DiscardRecord, FinalizedRecord, Restored
+from microchain.consensus.objects import decode_vote, encode_body, seal
 from microchain.consensus.types import Digest, Height
 from microchain.ledger import transaction_index
 from microchain.ledger.ledger import Ledger, LedgerConflict, LedgerError
@@ -285,12 +287,14 @@ def test_certificate_of_two_steps_has_the_middle_link(ledger: Ledger) -> None:
 def test_certificate_counts_members_once_and_only_members(ledger: Ledger) -> None:
     one = make_block(None)
     two = make_block(one, votes=make_link(None, one))
-    repeated = make_link(one, two, voters=(0, 1, 1, 0))
-    three = make_block(two, votes=repeated)
-    newest = make_link(two, three)
-    blocks = [one, two, three]
-    ledger.write([*blocks, FinalizedRecord(tuple(b.id for b in blocks), three.id, newest)], durable=False)
+    stranger = msgspec.structs.replace(decode_vote(make_link(one, two)[0]).body, voter=bytes(32))
+    three = make_block(two, votes=(*make_link(one, two, voters=(0, 1, 1)), seal(encode_body(stranger), bytes(64))))
+    four = make_block(three, votes=make_link(one, two, voters=(1, 2)))
+    newest = make_link(three, four)
+    ledger.write([one, two, three, finalize([one, two, three], four)], durable=False)
     assert ledger.certificate_for(Height(1)) == newest
+    ledger.write([four, finalize([four])], durable=False)
+    assert ledger.certificate_for(Height(1)) == make_link(one, two, voters=(0, 1, 2))
 
 
 def test_evidence_is_kept_once_and_bounded_for_each_offender(ledger: Ledger) -> None:

@@ -52,8 +52,8 @@ class Ledger:
         self._lock = None if read_only else lock(path)
         self._writer: sqlite3.Connection | None = None
         try:
-            prepare(path, chain_id, read_only=read_only)
             with translated(path):
+                prepare(path, chain_id, read_only=read_only)
                 if not read_only:
                     self._writer = connect(path, read_only=False)
                     self._store = Store(self._writer, chain_id)

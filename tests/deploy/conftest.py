@@ -26,7 +26,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestbedCopy]:
 
 @pytest.fixture
 def deployed(project: TestbedCopy) -> TestbedCopy:
-    """The copy with three validators deployed."""
+    """The copy with its validators deployed."""
     if not (project.deployed / "deployed").exists():
         done = project.play("deploy")
         assert done.code == 0, done.output

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+VALIDATORS = 5
 CACHES = ("ansible", "bytecode", "bootstrap.lock", "hypothesis", "install.log", "matplotlib", "pip", "wheels", "xdg")
 
 
@@ -62,7 +63,7 @@ class TestbedCopy:
 
     def command(self, name: str, *arguments: str, inventory: str = "local") -> list[str]:
         program = str(Path(sys.executable).with_name("ansible-playbook"))
-        ports = ["-e", f"base_port={self.base_port}", "-e", "validator_count=3"]
+        ports = ["-e", f"base_port={self.base_port}", "-e", f"validator_count={VALIDATORS}"]
         return [program, f"playbooks/{name}.yml", "-i", f"inventory/{inventory}", *ports, *arguments]
 
     def environment(self) -> dict[str, str]:
@@ -126,11 +127,11 @@ def listen(port: int) -> socket.socket:
 
 
 def _free_base_port() -> int:
-    """Return a base below which no program gets a port by chance, with the ports of three validators free."""
+    """Return a base below which no program gets a port by chance, with the ports of all validators free."""
     while True:
         base = random.randrange(20000, 32000, 200)
         try:
-            for port in (*range(base + 1, base + 4), *range(base + 101, base + 104)):
+            for port in (*range(base + 1, base + 1 + VALIDATORS), *range(base + 101, base + 101 + VALIDATORS)):
                 listen(port).close()
         except OSError:
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -83,9 +84,11 @@ class Node:
         self._committee = self.genesis.committee()
         self._names = {node_id(entry.signing_key): entry.name for entry in self.genesis.registry}
         config.node.data.mkdir(parents=True, exist_ok=True)
+        is_new = not config.ledger_path.exists()
         self.ledger = Ledger(config.ledger_path, self.genesis.chain_id(), committee=self._committee)
         try:
-            self.engine = engine_factory(self.genesis, self._setup.identity, self.ledger.restore())
+            restored = None if is_new else self.ledger.restore()
+            self.engine = engine_factory(self.genesis, self._setup.identity, restored)
         except BaseException:
             self.ledger.close()
             raise
@@ -259,4 +262,5 @@ class Node:
 
 
 def _explain(error: OSError, key: str, address: str) -> ListenError:
-    return ListenError(error.errno, f"cannot listen on {address} ({key}): {error.strerror or error}", None)
+    why = os.strerror(error.errno) if error.errno else str(error)
+    return ListenError(error.errno, f"cannot listen on {address} ({key}): {why}")

@@ -24,9 +24,6 @@ log = logging.getLogger("microchain")
 
 def main(config: NodeConfig) -> int:
     """Run a node until it is told to stop; returns its exit code (`StopCode`)."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
-    )
     try:
         node = Node(config)
     except (ConfigError, GenesisError, KeyFileError, NodeSetupError, TlsFilesError) as error:
@@ -35,6 +32,7 @@ def main(config: NodeConfig) -> int:
         return _refuse(StopCode.STORAGE, error)
     except OSError as error:
         return _refuse(StopCode.SETUP, f"{error.filename}: {error.strerror}" if error.filename else error)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         return asyncio.run(_run(node))
     except ListenError as error:

@@ -53,7 +53,7 @@ __all__ = ["MicrochainEngine"]
 
 
 class MicrochainEngine:
-    """One node's engine. ``identity`` may be no member (an observer); ``restored`` is None on an empty ledger."""
+    """One node's engine. ``identity`` may be no member (an observer); ``restored`` is None on a new ledger."""
 
     def __init__(self, genesis: Genesis, identity: NodeId, restored: Restored | None = None) -> None:
         self._core = core = Core(genesis, identity, restored)

@@ -100,8 +100,6 @@ class Exchange:
         if status.vote:
             self._finality.receive(peer, (status.vote,))
         root = core.tree.root
-        if status.head_height > 0:
-            self._voter.saw_chain_above_genesis()
         mine = (root.height, self._finality.justified.height)
         theirs = (status.finalized_height, status.justified_height)
         if theirs > mine:

@@ -30,22 +30,22 @@ class Voter:
         self._last_target = 0
         self._last_source = 0
         self.last_vote = b""
-        self.observing = False
         self._journal_absent = restored is None
+        # A ledger with a final block and no own vote was wiped once, or joined late; after a restart it still observes.
+        self.observing = restored is not None and bool(restored.finalized) and not restored.own_votes
         for record in restored.own_votes if restored else ():
             if record.target_epoch > self._last_target:
                 self.last_vote = record.raw
             self._last_target = max(self._last_target, int(record.target_epoch))
             self._last_source = max(self._last_source, int(record.source_epoch))
 
-    def saw_chain_above_genesis(self) -> None:
-        """The chain is older than this node's journal: it may have voted before, so it only observes."""
-        if self._journal_absent and not self._last_target:
-            self.observing = True
-
     def consider(self) -> None:
         """Vote for the highest checkpoint of the head's branch, if that is allowed."""
         core = self._core
+        if self._journal_absent and not self._last_target and core.tree.root.height:
+            # The chain is older than the journal: this node may have voted before, so it only observes. That something
+            # is final here proves it; a peer's word would let one liar make observers of all who start.
+            self.observing = True
         if core.me is None or self.observing:
             return
         target = next(block for block in core.tree.ancestors(core.head) if block.checkpoint or block is core.tree.root)

@@ -52,8 +52,8 @@ class Checker:
         self.pending: dict[Digest, SimulatedNode] = {}
         """The entry node of each transaction that is acknowledged and not settled."""
         self.acknowledged = self.expired = self.excused = 0
-        self.on_final: Callable[[SimulatedNode], None] = lambda node: None
-        self.on_refused: Callable[[AdmissionCode], None] = lambda code: None
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when a node finalized something or took over a client's transaction."""
         self._world = world
         self._committee = genesis.committee()
         self._suite = suite
@@ -73,6 +73,7 @@ class Checker:
 
     def report(self, what: str) -> None:
         """Note a violation."""
+        self._world.stop()
         if len(self.violations) < MAX_VIOLATIONS:
             self.violations.append(f"at {self._world.now / SECOND:.6f} s: {what}")
 
@@ -120,7 +121,7 @@ class Checker:
                 case FinalizedRecord():
                     for id in record.blocks:
                         self._finalize(node, id)
-                    self.on_final(node)
+                    self.on_change()
                 case EvidenceRecord() if record.offender in self._honest:
                     name = self._committee.by_id[record.offender].name
                     self.report(f"{node.name} has evidence ({record.rule}) against {name}, which is honest")
@@ -142,7 +143,7 @@ class Checker:
         if block.height > 1 and block.parent != self.chain[-1]:
             self.report(f"{node.name} finalizes height {block.height} on a parent that is not final")
         self.chain.append(block.id)
-        self._world.record(block.id)
+        self._world.record(block.height, int.from_bytes(block.id[:8], "big"))
         for id, raw in zip(block.transaction_ids, block.transactions, strict=True):
             body = decode_transaction(raw).body
             if id in self.finalized_at:
@@ -156,6 +157,10 @@ class Checker:
 
     # --- transactions -----------------------------------------------------------------------------------------------
 
+    def is_settled(self, id: Digest) -> bool:
+        """Whether a transaction is final, or can't be in any block any more."""
+        return id in self.finalized_at or self.valid_until[id] < len(self.chain) - 1
+
     def expire(self) -> None:
         """Settle the acknowledged transactions that no block can hold any more."""
         height = len(self.chain) - 1
@@ -166,11 +171,14 @@ class Checker:
 
     def _on_reply(self, node: SimulatedNode, action: Reply) -> None:
         for outcome in action.outcomes:
-            if outcome.code is not AdmissionCode.ACCEPTED or outcome.id is None:
-                self.on_refused(outcome.code)
-            elif outcome.id not in self.finalized_at:
+            if (
+                outcome.code is AdmissionCode.ACCEPTED
+                and outcome.id is not None
+                and outcome.id not in self.finalized_at
+            ):
                 self.acknowledged += 1
                 self.pending[outcome.id] = node
+        self.on_change()
 
     # --- honesty ----------------------------------------------------------------------------------------------------
 

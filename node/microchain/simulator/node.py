@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from msgspec import Struct
 
@@ -31,6 +31,7 @@ from microchain.consensus.types import Nanoseconds, NodeId
 from microchain.consensus.work import perform
 from microchain.crypto.suite import Keyring, Suite
 from microchain.simulator.crypto import CryptoCosts
+from microchain.simulator.narration import to_text
 from microchain.simulator.network import Channel, Network
 from microchain.simulator.store import Store
 from microchain.simulator.world import MILLISECOND, SECOND, World
@@ -39,6 +40,8 @@ __all__ = ["DiskModel", "Observer", "SimulatedNode"]
 
 MAX_SERVED = 1 << 20
 BANISHMENT = (SECOND, 5 * SECOND)
+_EVENT_CODES: dict[type, int] = {kind: code for code, kind in enumerate(get_args(Event))}
+START, STOP = len(_EVENT_CODES), len(_EVENT_CODES) + 1
 
 
 class DiskModel(Struct, frozen=True):
@@ -76,8 +79,8 @@ class SimulatedNode:
         name: str,
         suite: Suite,
         keyring: Keyring,
-        store: Store,
-        make_engine: Callable[[Restored], Engine],
+        make_store: Callable[[], Store],
+        make_engine: Callable[[Restored | None], Engine],
         is_honest: bool = True,
         crypto: CryptoCosts | None = None,
         disk: DiskModel | None = None,
@@ -86,7 +89,7 @@ class SimulatedNode:
         self.index = index
         self.id = id
         self.name = name
-        self.store = store
+        self.store = make_store()
         self.is_honest = is_honest
         self.peers: dict[NodeId, Channel] = {}
         self.is_running = False
@@ -98,6 +101,8 @@ class SimulatedNode:
         self._suite = suite
         self._keyring = keyring
         self._make_engine = make_engine
+        self._make_store = make_store
+        self._is_new = True
         self._crypto = crypto or CryptoCosts()
         self._disk = disk or DiskModel()
         self._clock_offset = clock_offset
@@ -127,9 +132,11 @@ class SimulatedNode:
         """Start on what the store holds, and begin to connect."""
         self.is_running, self.is_paused = True, False
         self._incarnation += 1
-        self._note(b"start", "starts")
+        self._world.record(self.index, START)
+        self._narrate("starts")
         try:
-            self.engine = self._make_engine(self.store.restore())
+            self.engine = self._make_engine(None if self._is_new else self.store.restore())
+            self._is_new = False
             self._observer.on_started(self)
             self._do(self.engine.start(self._clock()))
         except Exception as error:
@@ -140,7 +147,8 @@ class SimulatedNode:
         """Stop at once. Of the writes under way a prefix is done; with ``power`` the latest relaxed may be lost."""
         if not self.is_running:
             return
-        self._note(b"crash", "loses power" if power else "is killed")
+        self._world.record(self.index, STOP)
+        self._narrate("loses power" if power else "is killed")
         rng = self._world.rng
         for persist in self._writes[: rng.randint(0, len(self._writes))]:
             self.store.write(persist.records, durable=persist.durable)
@@ -155,16 +163,22 @@ class SimulatedNode:
         self._network.drop_all(self, (SECOND, 10 * SECOND) if power else (0, 10 * MILLISECOND))
         self._observer.on_stopped(self)
 
+    def wipe(self) -> None:
+        """Give a stopped node a new, empty store."""
+        self._narrate("is wiped")
+        self.store = self._make_store()
+        self._is_new = True
+
     def pause(self) -> None:
         """Stop without losing anything (SIGSTOP, a virtual machine that migrates)."""
         if self.is_running:
-            self._note(b"pause", "is paused")
+            self._narrate("is paused")
             self.is_paused = True
 
     def resume(self) -> None:
         """Go on after a pause, with all that has arrived meanwhile."""
         if self.is_running and self.is_paused:
-            self._note(b"resume", "goes on")
+            self._narrate("goes on")
             self.is_paused = False
             backlog, self._backlog = self._backlog, []
             for event in backlog:
@@ -179,27 +193,30 @@ class SimulatedNode:
         if self.is_paused:
             self._backlog.append(event)
             return
-        self._note(type(event).__name__.encode(), event)
+        self._world.record(self.index, _EVENT_CODES[type(event)])
+        if self._world.narrate:
+            self._narrate(event)
         try:
             actions = self.engine.handle(event, self._clock())
         except Exception as error:
             self._observer.on_exception(self, event, error)
             return
-        self._do(actions)
+        if actions:
+            self._do(actions)
 
     def _clock(self) -> Nanoseconds:
         return Nanoseconds(self._world.now + self._clock_offset)
 
-    def _note(self, code: bytes, what: object) -> None:
-        self._world.record(b"%d %b" % (self.index, code))
+    def _narrate(self, what: object) -> None:
         if self._world.narrate:
-            self._world.narrate(f"{self._world.now / SECOND:12.6f} {self.name:>14} < {what}")
+            self._world.narrate(f"{self._world.now / SECOND:12.6f} {self.name:>14} < {to_text(what)}")
 
     def _do(self, actions: list[Action]) -> None:
         self._observer.on_actions(self, actions)
+        if self._world.narrate:
+            for action in actions:
+                self._world.narrate(f"{'':12} {self.name:>14} > {to_text(action)}")
         for action in actions:
-            if self._world.narrate:
-                self._world.narrate(f"{'':12} {self.name:>14} > {action}")
             carry_out = self._carry_out.get(type(action))
             if carry_out is not None:
                 carry_out(action)

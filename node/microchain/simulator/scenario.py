@@ -35,10 +35,11 @@ class _Fault(Struct, frozen=True, kw_only=True):
 
 
 class Crash(_Fault, frozen=True, kw_only=True):
-    """One node is killed, or loses power, and restarts."""
+    """One node is killed, or loses power, and restarts; with ``wipe``, on an empty card."""
 
     node: int
     power: bool
+    wipe: bool = False
 
 
 class PowerLoss(_Fault, frozen=True, kw_only=True):
@@ -97,7 +98,11 @@ class Scenario(Struct, frozen=True, kw_only=True):
         p = self.parameters
         bad = "; ".join(f"{i} {'+'.join(b)}" for i, b in self.byzantine.items())
         bad += "; ".join(f"{i} two-faced" for i in self.two_faced)
-        faults = ", ".join(type(fault).__name__.lower() for fault in self.faults)
+        faults = ", ".join(
+            "wipe" if isinstance(fault, Crash) and fault.wipe else type(fault).__name__.lower() for fault in self.faults
+        )
+        if self.late_starts:
+            faults += ", late starts"
         return (
             f"{len(self.credits)} members ({bad or 'all honest'}), epoch_blocks {p.epoch_blocks}, {p.proposal}, "
             f"{p.relay}, slot {p.slot_timeout_ms} ms, interval {p.block_interval_ms} ms, "
@@ -138,6 +143,17 @@ def create_scenario(seed: int, nodes: int | None = None) -> Scenario:
         relay=rng.choice(("compact", "full")),
         signature="simulated",
     )
+    liars = _create_liars(rng, credits)
+    faults = [_create_fault(rng, count, heal_at) for _ in range(rng.randint(1, 6))]
+    late_starts: tuple[int, ...] = ()
+    # Who joins a chain late or anew only observes, so these take a liar's place among the f that may be missing.
+    match rng.choice(("late", "wiped", "", "")) if not liars else "":
+        case "late":
+            late_starts = tuple(rng.randint(0, 2 * SECOND) for _ in credits)
+        case "wiped":
+            at = rng.randint(SECOND, heal_at - SECOND)
+            member = _choose_light(rng, credits)
+            faults.append(Crash(at=at, until=rng.randint(at, heal_at), node=member, power=True, wipe=True))
     return Scenario(
         seed=seed,
         parameters=parameters,
@@ -146,10 +162,10 @@ def create_scenario(seed: int, nodes: int | None = None) -> Scenario:
         disk=DiskModel(),
         rate=rng.uniform(0.5, 4),
         validity=rng.choice(((200, 400), (10, 60))),
-        byzantine=_create_liars(rng, credits),
-        faults=tuple(_create_fault(rng, count, heal_at) for _ in range(rng.randint(1, 6))),
+        byzantine=liars,
+        faults=tuple(faults),
         heal_at=heal_at,
-        late_starts=tuple(rng.randint(0, 2 * SECOND) for _ in credits) if rng.random() < 0.3 else (),
+        late_starts=late_starts,
     )
 
 
@@ -182,6 +198,12 @@ def _create_liars(rng: random.Random, credits: tuple[int, ...]) -> dict[int, tup
         if member not in chosen and 3 * (sum(weights[i] for i in chosen) + weights[member]) < sum(weights):
             chosen.append(member)
     return {member: tuple(rng.sample(list(BEHAVIOURS), rng.choice((1, 1, 2, 3)))) for member in chosen}
+
+
+def _choose_light(rng: random.Random, credits: tuple[int, ...]) -> int:
+    """Choose a member that has less than a third of the weight."""
+    weights = compute_weights(list(credits))
+    return rng.choice([member for member, weight in enumerate(weights) if 3 * weight < sum(weights)])
 
 
 def _create_fault(rng: random.Random, count: int, heal_at: int) -> Fault:

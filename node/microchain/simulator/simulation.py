@@ -35,14 +35,17 @@ from microchain.simulator.world import SECOND, World
 
 __all__ = ["EngineFactory", "Report", "Simulation", "run_scenario"]
 
-EngineFactory: TypeAlias = Callable[[Genesis, NodeId, Restored], Engine]
+EngineFactory: TypeAlias = Callable[[Genesis, NodeId, Restored | None], Engine]
 
 MAX_RECOVERY = 300 * SECOND
 """Virtual time after which a run that makes no progress counts as stalled."""
 
 
 class Report(Struct, kw_only=True):
-    """What one run showed. Times in seconds; ``recovery_s``: from healing until all honest finalized a new block."""
+    """What one run showed. Times in seconds; ``recovery_s``: from healing until all honest finalized a new block.
+
+    ``cpu_s`` is processor time, which other processes on the machine do not stretch.
+    """
 
     seed: int
     description: str
@@ -51,7 +54,7 @@ class Report(Struct, kw_only=True):
     """What did not happen in time; empty if all did."""
     recovery_s: float | None
     virtual_s: float
-    real_s: float
+    cpu_s: float
     events: int
     messages: int
     height: int
@@ -120,7 +123,7 @@ class Simulation:
             name=name,
             suite=self.suite,
             keyring=keyring,
-            store=self._make_store(self.genesis, name),
+            make_store=lambda: self._make_store(self.genesis, name),
             make_engine=self._engine_factory(member, id, keyring),
             is_honest=member not in self._liars,
             disk=self.scenario.disk,
@@ -128,7 +131,9 @@ class Simulation:
         )
         self.network.add(node)
 
-    def _engine_factory(self, member: int, id: NodeId, keyring: SimulatedKeyring) -> Callable[[Restored], Engine]:
+    def _engine_factory(
+        self, member: int, id: NodeId, keyring: SimulatedKeyring
+    ) -> Callable[[Restored | None], Engine]:
         behaviours = self.scenario.byzantine.get(member, ())
         rng = random.Random(self.scenario.seed * 1000 + member)
         corrupt = create_byzantine(behaviours, id, keyring, self.genesis, rng)
@@ -160,7 +165,7 @@ class Simulation:
         nodes, world = self.network.nodes, self.world
         match fault:
             case Crash():
-                world.at(fault.at, lambda: nodes[fault.node].crash(power=fault.power))
+                world.at(fault.at, self._crash, nodes[fault.node], fault)
                 world.at(fault.until, self._restart, nodes[fault.node])
             case PowerLoss():
                 for node, restart in zip(nodes, fault.restarts, strict=False):
@@ -175,6 +180,13 @@ class Simulation:
             case Disturbance():
                 world.at(fault.at, self._disturb, fault.loss, fault.slowness)
                 world.at(fault.until, self._disturb, self.scenario.links.loss, 1.0)
+
+    def _crash(self, node: SimulatedNode, fault: Crash) -> None:
+        # Before anything is final, nobody can tell a wiped member from a new one: that would be one more liar.
+        may_wipe = fault.wipe and node.is_running and len(self.checker.chain) > 1
+        node.crash(power=fault.power)
+        if may_wipe:
+            node.wipe()
 
     def _restart(self, node: SimulatedNode) -> None:
         if not node.is_running:
@@ -196,7 +208,7 @@ class Simulation:
 
     def run(self) -> Report:
         """Run all phases: faults, healing, recovery, new transactions, settling."""
-        began = time.perf_counter()
+        began = time.process_time()
         scenario, world = self.scenario, self.world
         for number, node in enumerate(self.network.nodes):
             start = scenario.late_starts[number] if number < len(scenario.late_starts) else 0
@@ -206,7 +218,7 @@ class Simulation:
         for fault in scenario.faults:
             self._schedule(fault)
         self.workload.start()
-        world.run(scenario.heal_at, self._is_broken)
+        world.run(scenario.heal_at)
         self._heal()
         recovery, stall = None, ""
         if not self._is_broken():
@@ -224,7 +236,7 @@ class Simulation:
         recovery = (self.world.now - healed_at) / SECOND
         fresh = [self.workload.submit_new(node) for node in self.honest]
         self.workload.stop()
-        if not self._run_until(lambda: not any(id in self.checker.pending for id in fresh)):
+        if not self._run_until(lambda: all(map(self.checker.is_settled, fresh))):
             return recovery, "new transactions are not finalized"
         if not self._run_until_all_reach(len(self.checker.chain) - 1):
             return recovery, f"{self._laggards()} did not finalize what others had"
@@ -233,21 +245,15 @@ class Simulation:
         return recovery, ""
 
     def _run_until(self, is_done: Callable[[], bool]) -> bool:
-        """Run until done, broken or stalled. What is looked at changes only when somebody finalizes or replies."""
-        self.world.run(self.world.now + MAX_RECOVERY, lambda: is_done() or bool(self.checker.violations))
+        """Run until done, broken or stalled; what ``is_done`` looks at changes only when the checker says so."""
+        if not is_done():
+            self.checker.on_change = lambda: self.world.stop() if is_done() else None
+            self.world.run(self.world.now + MAX_RECOVERY)
         return is_done() or self._is_broken()
 
     def _run_until_all_reach(self, height: int) -> bool:
         self._goal = height
-        heights = self.checker.heights
-        waiting = {node.index for node in self.honest if heights[node.index] < height}
-
-        def on_final(node: SimulatedNode) -> None:
-            if heights[node.index] >= height:
-                waiting.discard(node.index)
-
-        self.checker.on_final = on_final
-        return self._run_until(lambda: not waiting)
+        return self._run_until(lambda: all(self.checker.heights[node.index] >= height for node in self.honest))
 
     def _laggards(self) -> str:
         return ", ".join(node.name for node in self.honest if self.checker.heights[node.index] < self._goal)
@@ -262,7 +268,7 @@ class Simulation:
             stall=stall,
             recovery_s=recovery,
             virtual_s=world.now / SECOND,
-            real_s=time.perf_counter() - began,
+            cpu_s=time.process_time() - began,
             events=world.events,
             messages=self.network.messages,
             height=len(checker.chain) - 1,

@@ -98,7 +98,9 @@ class FakeNode:
             return web.json_response(body, status=503, headers={"Retry-After": "0"})
         raws = msgspec.msgpack.decode(await request.read())
         self.submissions.append(len(raws))
-        ids = [decode_transaction(raw).id.hex() for raw in raws]
+        transactions = [decode_transaction(raw) for raw in raws]
+        ids = [transaction.id.hex() for transaction in transactions]
+        self.chain.nonces += [msgspec.json.decode(transaction.body.payload)["nonce"] for transaction in transactions]
         status, code = (403, self.refuse) if self.refuse else (202, "accepted")
         if not self.refuse:
             await self.chain.accept(ids)
@@ -125,6 +127,7 @@ class FakeChain:
         self.pool: list[str] = []
         self.releases: list[int] = []
         self.blocks: list[int] = []
+        self.nonces: list[int] = []
         self.dying: list[asyncio.Task[None]] = []
         self._pool_is_proposed = pool_is_proposed
 

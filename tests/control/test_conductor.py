@@ -113,6 +113,12 @@ async def test_a_release_goes_to_all_validators_and_names_the_height_it_is_above
         assert stage.chain.releases == [height for height in range(4) for _ in range(4)]
 
 
+async def test_no_two_transactions_of_a_cell_have_one_nonce(tmp_path: Path) -> None:
+    async with make_stage(tmp_path) as stage:
+        await stage.conduct()
+        assert len(set(stage.chain.nonces)) == len(stage.chain.nonces) == 32
+
+
 async def test_the_load_is_spread_evenly_over_all_validators(tmp_path: Path) -> None:
     async with make_stage(tmp_path) as stage:
         await stage.conduct()

@@ -44,9 +44,7 @@ async def _run(node: Node) -> int:
     await node.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, node.request_stop, StopCode.DONE, signal.Signals(number).name)
-    # What exists now lives as long as the process: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
+    _tune_interpreter()
     log.info(
         "%s on chain %s: peers at %s, API at %s",
         node.name,
@@ -60,6 +58,14 @@ async def _run(node: Node) -> int:
     await node.stop()
     log.info("stopped")
     return int(code)
+
+
+def _tune_interpreter() -> None:
+    # What exists now lives as long as the process: the collector need not look at it again. And what the node makes
+    # hardly ever has cycles: at the default threshold collections took 1 % of the time, in pauses of up to 9 ms.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 def _refuse(code: StopCode, reason: object) -> int:

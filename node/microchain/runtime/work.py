@@ -19,7 +19,8 @@ __all__ = ["WorkQueue"]
 
 SHORT_SIGNATURES = 32
 """Work with at most so many signatures goes before longer work: votes before a block's transactions."""
-_BATCH = 4
+STEP_S = 0.0005
+"""Signatures are checked in steps of about so long, on any board: between two steps the clock is read."""
 
 
 class _Progress:
@@ -38,6 +39,7 @@ class WorkQueue:
         self._suite, self._keyring = suite, keyring
         self._short: deque[_Progress] = deque()
         self._long: deque[_Progress] = deque()
+        self._step = 4
 
     def __bool__(self) -> bool:
         return bool(self._short or self._long)
@@ -62,15 +64,22 @@ class WorkQueue:
 
     def _advance(self, progress: _Progress) -> None:
         job = progress.work.jobs[len(progress.results)]
-        if not isinstance(job, VerifySignatures) or len(job.items) <= _BATCH:
+        if not isinstance(job, VerifySignatures):
             progress.results.append(self._perform(job))
             return
-        done = len(progress.checked)
-        batch = self._perform(VerifySignatures(job.items[done : done + _BATCH]))
-        progress.checked += cast(tuple[bool, ...], batch)
+        done, started = len(progress.checked), time.monotonic()
+        checked = self._perform(VerifySignatures(job.items[done : done + self._step]))
+        progress.checked += cast(tuple[bool, ...], checked)
+        self._adapt(time.monotonic() - started)
         if len(progress.checked) == len(job.items):
             progress.results.append(tuple(progress.checked))
             progress.checked = []
+
+    def _adapt(self, taken: float) -> None:
+        if taken > STEP_S:
+            self._step = max(1, self._step // 2)
+        elif taken < STEP_S / 2:
+            self._step = min(SHORT_SIGNATURES, 2 * self._step)
 
     def _perform(self, job: Job) -> JobResult:
         return perform((job,), self._suite, self._keyring)[0]

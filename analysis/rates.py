@@ -17,7 +17,8 @@ __all__ = ["RateFigures", "measure_rate"]
 class RateFigures:
     """Traced transactions scheduled after the warm-up: ``latency`` and ``bound`` in ms by id.
 
-    NaN if not final on all validators. Rates are in transactions a second, scaled up by the traced share.
+    NaN if not final on all validators. ``offered`` is the planned rate; ``finalized`` is the rate at which transactions
+    became final on all validators in the measured time, from the traced ones: what was final only later is not in it.
     """
 
     latency: pd.Series
@@ -31,25 +32,19 @@ def measure_rate(timeline: Timeline, workload: RateWorkload) -> RateFigures:
     points, cell = timeline.transactions, timeline.cell
     scheduled = points[(points["validator"] == CLIENT) & (points["event"] == "scheduled")]
     scheduled = scheduled.sort_values("at").drop_duplicates("id").set_index("id")
-    if not scheduled.empty:
-        scheduled = scheduled[scheduled["at"] >= scheduled["at"].iloc[0] + workload.warmup_s * 1e9]
+    start = float(scheduled["at"].min()) + workload.warmup_s * 1e9
+    end = start + workload.duration_s * 1e9
+    scheduled = scheduled[scheduled["at"] >= start]
     final = points[(points["event"] == "finalized") & points["validator"].isin(cell.spec.validators)]
     final = final.sort_values("at").drop_duplicates(["id", "validator"])
     last = final.groupby("id").agg(at=("at", "max"), bound=("bound", "max"), count=("validator", "size"))
-    everywhere = last[last["count"] == len(cell.spec.validators)].reindex(scheduled.index)
-    latency = (everywhere["at"] - scheduled["at"]) / 1e6
-    scale = 1 / cell.spec.telemetry.sample
-    span = _span(scheduled["at"])
+    last = last[last["count"] == len(cell.spec.validators)]
+    everywhere = last.reindex(scheduled.index)
+    # A ratio, so that the chance in what is traced cancels out.
+    share = float(last["at"].between(start, end).sum()) / len(scheduled) if len(scheduled) else 0.0
     return RateFigures(
-        latency,
+        (everywhere["at"] - scheduled["at"]) / 1e6,
         (everywhere["bound"] + scheduled["bound"]) / 1e6,
-        scale * len(scheduled) / span if span else 0.0,
-        scale * latency.notna().sum() / span if span else 0.0,
+        workload.rate,
+        workload.rate * share,
     )
-
-
-def _span(at: pd.Series) -> float:
-    """Seconds that ``len(at)`` evenly spaced moments stand for."""
-    if len(at) < 2:
-        return 0.0
-    return float((at.max() - at.min()) / 1e9 * len(at) / (len(at) - 1))

@@ -182,7 +182,9 @@ def rate_table(cells: Sequence[MeasuredCell], hardware: str) -> RenderableType:
             else [milliseconds(float(samples.quantile(q))) + error for q in (0.5, 0.9, 0.99)]
         )
         rates = [
-            f"{rate:.1f}" if rate > 0 else notes.show(Figure(MISSING, "fewer than two traced transactions"))
+            f"{rate:.1f}"
+            if rate > 0
+            else notes.show(Figure(MISSING, "no traced transaction became final in the measured time"))
             for rate in (cell.rate.offered, cell.rate.finalized)
         ]
         unfinished = int(cell.rate.latency.isna().sum())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from analysis import load
-from analysis.report import analyse
+from analysis.report import analyse, write_report
 from analysis.verdict import Level, Reason, Verdict
 from tests.analysis.synthetic import BASE_NS, MS, Plan, digest_of, make_run, open_recorder, read, write
 
@@ -271,11 +271,12 @@ def test_a_late_load_generator_is_suspect(tmp_path: Path, late_ms: float, suspec
 
 
 def test_open_loop_latency_counts_from_the_scheduled_moment(tmp_path: Path) -> None:
-    report = analyse(load(make_rate_run(tmp_path, 5.0)))
+    path = make_rate_run(tmp_path, 5.0)
+    report = analyse(load(path))
     rate = report.cells[0].rate
     assert rate is not None
     assert rate.latency.tolist() == pytest.approx([55.0] * 80)
-    assert [rate.offered, rate.finalized] == pytest.approx([100.0, 100.0])
+    assert [rate.offered, rate.finalized] == [100.0, 100.0]
 
 
 def make_rate_run(root: Path, late_ms: float) -> Path:
@@ -300,3 +301,28 @@ def make_rate_run(root: Path, late_ms: float) -> Path:
                 recorder.transactions("finalized", [id], sent + 50 * MS)
         recorder.close(BASE_NS + 10**7 * MS)
     return path
+
+
+def test_what_becomes_final_after_the_measured_time_is_no_throughput(tmp_path: Path) -> None:
+    rate = analyse(load(make_rate_run(tmp_path, 450.0))).cells[0].rate
+    assert rate is not None
+    # Final 500 ms after the scheduled moment: in the 800 ms measured, those scheduled in its first 300 ms and before.
+    assert rate.latency.notna().all()
+    assert rate.finalized == pytest.approx(100.0 * 51 / 80, abs=2.0)
+
+
+def test_a_rate_run_has_its_table_and_figures(tmp_path: Path) -> None:
+    path = make_rate_run(tmp_path, 5.0)
+    write_report(analyse(load(path)), path)
+    row = next(line for line in (path / "tables.txt").read_text().splitlines() if line.startswith(" k4-b128k"))
+    assert row.split() == ["k4-b128k", "4", "100.0", "100.0", "55.0", "55.0", "55.0", "none"]
+    assert read(path / "figures.json")["k4-b128k"]["finalized_per_s"] == 100.0
+
+
+def test_a_rate_run_without_points_has_dashes_with_reasons(tmp_path: Path) -> None:
+    path = make_rate_run(tmp_path, 5.0)
+    rewrite(path, "client", lambda text: drop_lines(text, "transaction,"))
+    write_report(analyse(load(path)), path)
+    text = (path / "tables.txt").read_text()
+    assert ") no traced transaction became final in the measured time" in text
+    assert "no traced transaction is final on all validators" in text

@@ -20,6 +20,7 @@ import msgspec
 from microchain.client.node_client import NodeClient, NodeError, SubmissionResult, Unreachable
 from microchain.client.transactions import SignedTransaction
 from microchain.consensus.types import Digest
+from microchain.telemetry.wall_clock import read_anchor
 
 __all__ = ["Fate", "LoadGenerator", "LoadReport", "LoadSettings", "Observer", "Submission", "now_ns"]
 
@@ -31,7 +32,7 @@ _DUPLICATE: Final = 409
 _RETRIED: Final = frozenset({408, 429, 500, 502, 503, 504})
 _MAX_BACKOFF_S: Final = 5.0
 
-_ANCHOR: Final = time.time_ns() - time.monotonic_ns()
+_ANCHOR: Final = read_anchor()
 
 
 def now_ns() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from microchain.consensus.types import Nanoseconds
+from microchain.telemetry.wall_clock import read_anchor
 
 __all__ = ["NodeClock"]
 
@@ -17,7 +18,7 @@ class NodeClock:
     """
 
     def __init__(self) -> None:
-        self._anchor = time.time_ns() - time.monotonic_ns()
+        self._anchor = read_anchor()
 
     def now(self) -> Nanoseconds:
         """Nanoseconds since 1970."""

@@ -151,10 +151,12 @@ class Link:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            if self._greeted:
-                self._context.observer.disconnected(self.peer)
-            self.ended.set()
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:  # the node may stop just now, and cancel this task a second time
+                if self._greeted:
+                    self._context.observer.disconnected(self.peer)
+                self.ended.set()
             await self._close(self.error)
 
     async def _close(self, error: LinkError | None) -> None:

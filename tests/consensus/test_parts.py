@@ -218,7 +218,7 @@ def make_tree(shape: Sequence[int], justified: Sequence[int], order: Sequence[in
             lottery=lottery,
             candidate=candidate,
         )
-        made.synced = True
+        made.restored = True
         made.justified = index in justified
         return made
 

@@ -59,7 +59,7 @@ class MicrochainEngine:
         self._core = core = Core(genesis, identity, restored)
         self._finality = Finality(core, self._head_changed, self._checkpoint_missing)
         self._admission = Admission(core)
-        self._intake = Intake(core, self._block_valid, lambda pending: self._exchange.incomplete(pending))
+        self._intake = Intake(core, self._block_valid, lambda pending: self._exchange.fetch.incomplete(pending))
         self._voter = Voter(core, self._finality, restored)
         self._exchange = Exchange(core, self._finality, self._intake, self._admission, self._voter)
         self._proposer = Proposer(core, self._finality, self._own_block)
@@ -120,7 +120,7 @@ class MicrochainEngine:
             pool_bytes=core.pool.pending_bytes,
             own_unfinalized=sum(block.own for block in core.tree.blocks.values()),
             evidence=core.evidence,
-            syncing=self._exchange.syncing,
+            syncing=self._exchange.catch_up.active,
         )
 
     def find_transaction(self, id: Digest) -> tuple[Literal["pooled", "included", "committed"], Digest | None] | None:
@@ -153,7 +153,7 @@ class MicrochainEngine:
             case FullBlock(header, transactions, votes):
                 self._intake.full(peer, header, transactions, votes, synced=False)
             case Transactions(transactions):
-                self._admission.receive(peer, self._intake.supply(transactions))
+                self._admission.receive(peer, self._intake.supply(peer, transactions))
             case TransactionIds(ids):
                 self._admission.announced(peer, ids)
             case GetTransactions(ids):
@@ -163,13 +163,13 @@ class MicrochainEngine:
             case GetHeaders():
                 self._exchange.serve_headers(peer, message)
             case Headers(headers):
-                self._exchange.headers(peer, headers)
+                self._exchange.fetch.headers(peer, headers)
             case GetBlocks(ids):
                 self._exchange.serve_blocks(peer, ids)
             case GetFinalized():
                 self._exchange.serve_finalized(peer, message)
             case FinalizedBlocks():
-                self._exchange.finalized(peer, message)
+                self._exchange.catch_up.finalized(peer, message)
             case BlocksMissing():
                 pass  # The next retry asks somebody else.
 
@@ -184,7 +184,8 @@ class MicrochainEngine:
 
     def _flush(self) -> list[Action]:
         core = self._core
-        if core.wake_proposer and core.me is not None and not self._exchange.syncing and not self._voter.observing:
+        silent = self._voter.observing or core.me is None
+        if core.wake_proposer and not silent and not self._exchange.catch_up.is_silencing:
             core.wake_proposer = False
             self._proposer.reconsider()
         actions, core.actions = core.actions, []
@@ -197,7 +198,7 @@ class MicrochainEngine:
         self._finality.block_validated(block)
         if not block.synced and not core.is_full_mesh():
             core.emit(Broadcast(announce(core, block)))
-        self._exchange.validated(block)
+        self._exchange.catch_up.validated(block)
 
     def _own_block(self, block: Block) -> None:
         self._intake.note_own(block)
@@ -210,11 +211,11 @@ class MicrochainEngine:
         root = self._core.tree.root
         self._intake.forget_below(root.height)
         self._proposer.forget_below()
-        if not self._exchange.syncing:
+        if not self._exchange.catch_up.is_silencing:
             self._voter.consider()
 
     def _checkpoint_missing(self, target: Digest) -> None:
-        self._exchange.want_from_anybody(target)
+        self._exchange.fetch.want_from_anybody(target)
 
     # --- restart ---
 
@@ -245,7 +246,7 @@ class MicrochainEngine:
         expiries = tuple(decode_transaction(raw).body.valid_until for raw in record.transactions)
         votes = tuple(decode_vote(raw) for raw in record.votes)
         block.set_body(record.transactions, record.transaction_ids, expiries, votes)
-        block.own, block.persisted, block.synced = record.own, True, True
+        block.own, block.persisted, block.restored = record.own, True, True
         if record.own:
             self._proposer.proposed_on.add(record.parent)
         self._intake.note_own(block)

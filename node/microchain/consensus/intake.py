@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from microchain.consensus.admission import Refused, check_transaction
-from microchain.consensus.core import EMPTY_STATE_ROOT, FIRST_DYNASTY, Core, compute_seed, seed_alpha
+from microchain.consensus.core import Core, compute_seed, seed_alpha
 from microchain.consensus.interface import (
     BlockTrace,
     EvidenceRecord,
@@ -17,47 +17,24 @@ from microchain.consensus.interface import (
     VerifySignatures,
 )
 from microchain.consensus.lottery import Candidate
-from microchain.consensus.objects import Header, Vote, decode_header, decode_vote
-from microchain.consensus.tree import Block, epoch_of
+from microchain.consensus.objects import Header, Vote, decode_header
+from microchain.consensus.pending import Pending, PendingBlocks
+from microchain.consensus.tree import MILLISECOND, Block, epoch_of
 from microchain.consensus.types import Digest, Height, NodeId, ProtocolError
+from microchain.consensus.validity import check_header, check_place, check_size, check_transactions, check_votes
 
-__all__ = ["Intake", "Pending"]
+__all__ = ["Intake"]
 
-MAX_PENDING_FROM_PEER = 64
 MAX_REJECTED = 1024
-MAX_AHEAD = 1 << 20
-
-
-class Pending:
-    """A block that is not in the tree yet. ``raws[i]`` is None while transaction i is missing."""
-
-    __slots__ = ("asked_at", "attempts", "header", "ids", "peer", "raws", "stage", "synced", "votes")
-
-    def __init__(
-        self,
-        header: Header,
-        peer: NodeId,
-        ids: tuple[Digest, ...],
-        raws: list[bytes | None],
-        votes: tuple[bytes, ...],
-        *,
-        synced: bool,
-    ) -> None:
-        self.header, self.peer, self.ids, self.raws, self.votes, self.synced = header, peer, ids, raws, votes, synced
-        self.stage = "signature"
-        self.asked_at = 0
-        self.attempts = 0
-
-    def missing(self) -> tuple[Digest, ...]:
-        """The ids of the transactions that are still missing."""
-        return tuple(id for id, raw in zip(self.ids, self.raws, strict=True) if raw is None)
+MAX_KEPT_PROPOSALS = 256
+REQUEST_LIFETIME = 5_000 * MILLISECOND
 
 
 class Intake:
     """Takes blocks in any order. Missing parents or transactions make a block incomplete, never invalid.
 
-    A fault of the header condemns the block; a fault of the body only the peer that sent it, since a body can be
-    damaged on the way under an honest header, unless the proposer itself sent it.
+    A fault of the header condemns the block and all above it; a fault of the body only the copy and its sender: a body
+    can be damaged on the way under an honest header, and a proposer can send another one to each peer.
     ``on_valid`` gets each block that is in the tree now; ``on_incomplete`` each that needs a parent or transactions.
     """
 
@@ -65,9 +42,8 @@ class Intake:
         self._core = core
         self._on_valid = on_valid
         self._on_incomplete = on_incomplete
-        self.pending: dict[Digest, Pending] = {}
-        self.requested: set[Digest] = set()
-        self._from_peer: dict[NodeId, int] = {}
+        self.pending = PendingBlocks(core.parameters.max_block_bytes)
+        self._requested: dict[Digest, int] = {}
         self._proposals: dict[tuple[Digest, NodeId], list[Header]] = {}
         self._rejected: OrderedDict[Digest, None] = OrderedDict()
 
@@ -85,7 +61,7 @@ class Intake:
     def full(
         self, peer: NodeId, header: bytes, transactions: Sequence[bytes], votes: tuple[bytes, ...], *, synced: bool
     ) -> None:
-        """Take a whole block. ``synced``: finalized elsewhere, so it is not held."""
+        """Take a whole block. ``synced``: part of a catch-up."""
         try:
             ids = tuple(check_transaction(self._core, raw).id for raw in transactions)
         except Refused as refused:
@@ -106,57 +82,71 @@ class Intake:
         core = self._core
         try:
             header = decode_header(raw_header)
-            self._check_header(header)
+            check_header(core, header)
+            check_size(core, ids, raws, votes)
         except ProtocolError as error:
-            core.emit(Misbehaviour(peer, f"block header: {error}"))
+            core.emit(Misbehaviour(peer, f"block: {error}"))
             return
         if header.id in core.tree.blocks or header.id in self._rejected or header.height <= core.tree.root.height:
             return
+        copy = Pending(header, peer, ids, raws, votes, synced=synced)
         known = self.pending.get(header.id)
         if known is not None:
-            self._complete(known, peer, ids, raws, votes)
+            self._another_copy(known, copy)
+        elif not self._is_surplus(copy):
+            self._trace("received", copy)
+            self._begin(copy)
+
+    def _another_copy(self, known: Pending, copy: Pending) -> None:
+        """A whole body takes the place of an incomplete one; else keep one spare, the proposer's own if it comes."""
+        if not (copy.synced or self.pending.has_room(copy, requested=True)):
             return
-        if self._is_surplus(peer, header, synced=synced):
-            return
-        pending = Pending(header, peer, ids, raws, votes, synced=synced)
+        if known.stage == "incomplete" and known.absent and not copy.absent:
+            copy.spare, known.spare = (known if known.peer != copy.peer else known.spare), None
+            self._begin(copy)
+        elif copy.peer != known.peer and (known.spare is None or copy.peer == copy.header.proposer):
+            known.spare = copy
+
+    def _begin(self, pending: Pending) -> None:
+        """Check the header's signature, which is no part of the id: each copy has its own."""
+        core, header = self._core, pending.header
         self.pending[header.id] = pending
-        self._from_peer[peer] = self._from_peer.get(peer, 0) + 1
-        self._trace("received", pending)
+        pending.stage = "signature"
         key = core.committee.by_id[header.proposer].signing_key
 
         def done(results: tuple[JobResult, ...]) -> None:
             if self.pending.get(header.id) is not pending:
                 return
             if results != ((True,),):
-                self._drop(pending)
-                core.emit(Misbehaviour(pending.peer, "block header with a wrong signature"))
-                return
-            pending.stage = "incomplete"
-            self._note_proposal(header)
-            self.advance(pending)
+                self._discard(pending, "block header with a wrong signature")
+            elif header.parent in self._rejected:
+                self._reject(pending, "its parent is invalid")
+            else:
+                pending.stage = "incomplete"
+                self._note_proposal(header)
+                self.advance(pending)
 
         core.work((VerifySignatures(((key, header.id, header.signature),)),), done)
 
-    def _check_header(self, header: Header) -> None:
-        core, body = self._core, header.body
-        if body.chain_id != core.chain_id:
-            raise ProtocolError("of another chain")
-        if body.dynasty != FIRST_DYNASTY or body.committee_root != core.committee.root:
-            raise ProtocolError("of another dynasty or committee")
-        if header.proposer not in core.committee.by_id:
-            raise ProtocolError("the proposer is no member")
-        if body.state_root != EMPTY_STATE_ROOT:
-            raise ProtocolError("wrong state root")
-        if header.height > core.tree.root.height + MAX_AHEAD:
-            raise ProtocolError(f"height {header.height} is absurd")
+    def request(self, ids: Sequence[Digest]) -> None:
+        """Blocks that this node asks for are no surplus when they come within five seconds."""
+        until = self._core.now + REQUEST_LIFETIME
+        self._requested.update(dict.fromkeys(ids, until))
 
-    def _is_surplus(self, peer: NodeId, header: Header, *, synced: bool) -> bool:
-        """Bounds: two blocks for each (parent, proposer), 64 pending for each peer; what was asked for is exempt."""
-        if header.id in self.requested or synced:
+    def forget_requests(self) -> None:
+        """Drop the requests whose time is over."""
+        self._requested = {id: until for id, until in self._requested.items() if until > self._core.now}
+
+    def _is_surplus(self, copy: Pending) -> bool:
+        """Two blocks for each (parent, proposer), and as much as a peer may have here; a catch-up is bounded apart."""
+        header = copy.header
+        if copy.synced:
             return False
-        if self._from_peer.get(peer, 0) >= MAX_PENDING_FROM_PEER:
+        requested = header.id in self._requested
+        if not self.pending.has_room(copy, requested=requested):
             return True
-        return len(self._proposals.get((header.parent, header.proposer), ())) >= 2
+        noted = self._proposals.get((header.parent, header.proposer), ())
+        return not requested and len(noted) >= 2 and all(other.id != header.id for other in noted)
 
     def _note_proposal(self, header: Header) -> None:
         proposals = self._proposals.setdefault((header.parent, header.proposer), [])
@@ -172,41 +162,26 @@ class Intake:
         """Remember this node's own proposal like any other."""
         self._note_proposal(decode_header(block.header))
 
-    def _complete(
-        self,
-        pending: Pending,
-        peer: NodeId,
-        ids: tuple[Digest, ...],
-        raws: list[bytes | None],
-        votes: tuple[bytes, ...],
-    ) -> None:
-        """Another copy of a block that is still incomplete: take a whole body in place of an incomplete one."""
-        if pending.stage == "incomplete" and None not in raws and pending.missing():
-            pending.ids, pending.raws, pending.votes = ids, raws, votes
-            pending.peer = peer
-            self.advance(pending)
-
-    def supply(self, transactions: Sequence[bytes]) -> list[bytes]:
+    def supply(self, peer: NodeId, transactions: Sequence[bytes]) -> list[bytes]:
         """Fill fetched transactions into the blocks that miss them; return those that no block asked for."""
-        waiting = [p for p in self.pending.values() if p.stage == "incomplete" and None in p.raws]
+        waiting = [p for p in self.pending.values() if p.stage == "incomplete" and p.absent]
         if not waiting:
             return list(transactions)
         unused = []
-        arrived: dict[Digest, bytes] = {}
-        wanted = {id for pending in waiting for id in pending.missing()}
+        filled: dict[Digest, Pending] = {}
         for raw in transactions:
             try:
                 id = check_transaction(self._core, raw).id
             except Refused:
-                id = None
-            if id in wanted and id is not None:
-                arrived[id] = raw
-            else:
                 unused.append(raw)
-        for pending in waiting if arrived else ():
-            pending.raws = [
-                raw if raw is not None else arrived.get(id) for id, raw in zip(pending.ids, pending.raws, strict=True)
-            ]
+                continue
+            takers = [pending for pending in waiting if id in pending.absent]
+            for pending in takers:
+                pending.fill(id, raw, peer)
+                filled[pending.header.id] = pending
+            if not takers:
+                unused.append(raw)
+        for pending in filled.values():
             self.advance(pending)
         return unused
 
@@ -222,42 +197,30 @@ class Intake:
             if pending.header.parent not in self.pending:
                 self._on_incomplete(pending)
             return
-        if None in pending.raws:
-            for position, id in enumerate(pending.ids):
-                if pending.raws[position] is None:
-                    entry = core.pool.get(id)
-                    pending.raws[position] = entry.raw if entry is not None else None
-            if None in pending.raws:
-                self._on_incomplete(pending)
-                return
+        for id in pending.missing():
+            entry = core.pool.get(id)
+            if entry is not None:
+                pending.fill(id, entry.raw)
+        if pending.suppliers and pending.body > core.parameters.max_block_bytes:
+            for at in list(
+                pending.suppliers
+            ):  # With signatures of another length; the sender of the block can't help it.
+                pending.remove(at)
+        if pending.absent:
+            self._on_incomplete(pending)
+            return
         try:
-            candidate = self._check_place(pending.header, parent)
+            candidate = check_place(pending.header, parent)
         except ProtocolError as error:
             self._reject(pending, str(error))
             return
         try:
-            votes = self._check_votes(pending, parent)
-            expiries, items = self._check_transactions(pending, parent)
+            votes = check_votes(core, pending, parent)
+            expiries, unverified = check_transactions(core, pending, parent)
         except ProtocolError as error:
             self._fault(pending, str(error))
             return
-        items += self._unknown_votes(votes)
-        self._validate(pending, parent, candidate, votes, expiries, items)
-
-    def _check_place(self, header: Header, parent: Block) -> Candidate:
-        if header.height != parent.height + 1:
-            raise ProtocolError(f"height {header.height} after a parent of height {parent.height}")
-        candidate = parent.lottery.winner(header.proposer, header.slot)
-        if candidate is None:
-            raise ProtocolError(f"slot {header.slot} is not its proposer's first winning slot")
-        return candidate
-
-    def _check_votes(self, pending: Pending, parent: Block) -> tuple[Vote, ...]:
-        votes = tuple(decode_vote(raw) for raw in pending.votes)
-        parent.state.check_votes(votes, self._core.committee, self._core.chain_id)
-        if any(vote.body.dynasty != FIRST_DYNASTY for vote in votes):
-            raise ProtocolError("a contained vote is of another dynasty")
-        return votes
+        self._validate(pending, parent, candidate, votes, expiries, unverified)
 
     def _unknown_votes(self, votes: Sequence[Vote]) -> list[tuple[bytes, bytes, bytes]]:
         core = self._core
@@ -267,48 +230,6 @@ class Intake:
             if not core.book.knows(vote)
         ]
 
-    def _check_transactions(
-        self, pending: Pending, parent: Block
-    ) -> tuple[tuple[int, ...], list[tuple[bytes, bytes, bytes]]]:
-        """Return each transaction's valid_until, and what of signatures is still to be checked."""
-        core = self._core
-        height, limit = pending.header.height, core.parameters.max_block_bytes
-        if sum(len(raw) for raw in pending.raws if raw) > limit:
-            raise ProtocolError(f"the transactions have more than {limit} bytes")
-        if len(set(pending.ids)) != len(pending.ids):
-            raise ProtocolError("a transaction is in the block twice")
-        expiries: list[int] = []
-        items: list[tuple[bytes, bytes, bytes]] = []
-        for id, raw in zip(pending.ids, pending.raws, strict=True):
-            assert raw is not None
-            entry = core.pool.get(id)
-            if entry is not None and (entry.raw is raw or entry.raw == raw):
-                valid_until = entry.valid_until
-            else:
-                transaction = self._decode(raw)
-                valid_until = transaction[0]
-                items.append(transaction[1])
-            if not height <= valid_until <= height + core.parameters.max_validity:
-                raise ProtocolError(f"a transaction valid until {valid_until} in a block of height {height}")
-            expiries.append(valid_until)
-        self._check_repeats(pending.ids, expiries, parent)
-        return tuple(expiries), items
-
-    def _decode(self, raw: bytes) -> tuple[int, tuple[bytes, bytes, bytes]]:
-        try:
-            transaction = check_transaction(self._core, raw)
-        except Refused as refused:
-            raise ProtocolError(str(refused)) from None
-        key = self._core.senders[NodeId(transaction.body.sender)]
-        return transaction.body.valid_until, (key, transaction.id, transaction.signature)
-
-    def _check_repeats(self, ids: Sequence[Digest], expiries: Sequence[int], parent: Block) -> None:
-        core = self._core
-        branch = [block.id_set for block in core.tree.ancestors(parent) if block is not core.tree.root and block.id_set]
-        for id, valid_until in zip(ids, expiries, strict=True):
-            if core.replay.contains(id, valid_until) or any(id in earlier for earlier in branch):
-                raise ProtocolError("a transaction is in the chain already")
-
     def _validate(
         self,
         pending: Pending,
@@ -316,7 +237,7 @@ class Intake:
         candidate: Candidate,
         votes: tuple[Vote, ...],
         expiries: tuple[int, ...],
-        items: list[tuple[bytes, bytes, bytes]],
+        unverified: dict[int, tuple[bytes, bytes, bytes]],
     ) -> None:
         core, header = self._core, pending.header
         pending.stage = "verifying"
@@ -328,19 +249,23 @@ class Intake:
             assert isinstance(verdicts, tuple)
             if output is None:
                 self._reject(pending, "wrong seed proof")
-            elif tx_root != header.body.tx_root or votes_root != header.body.votes_root or not all(verdicts):
-                self._fault(pending, "a root or a signature in its body is wrong")
+            elif tx_root != header.body.tx_root or votes_root != header.body.votes_root:
+                self._fault(pending, "a root does not match its body")
+            elif not all(verdicts):
+                self._wrong_signatures(pending, [at for at, valid in zip(places, verdicts, strict=True) if not valid])
             elif header.parent in core.tree.blocks:
                 assert isinstance(output, bytes)
                 self._insert(pending, parent, candidate, votes, expiries, compute_seed(output))
             else:
                 self._drop(pending)
 
+        checks = self._unknown_votes(votes)
+        places: list[int | None] = [*unverified, *(None for _ in checks)]
         jobs = (
             VerifyProof(candidate.member.vrf_key, seed_alpha(parent.state.seed, header.slot), header.body.seed_proof),
             MerkleRoot(pending.ids),
             MerkleRoot(pending.votes),
-            VerifySignatures(tuple(items)),
+            VerifySignatures((*unverified.values(), *checks)),
         )
         core.work(jobs, done)
 
@@ -373,43 +298,63 @@ class Intake:
 
     # --- leaving ---
 
+    def _wrong_signatures(self, pending: Pending, places: Sequence[int | None]) -> None:
+        """Whoever supplied a damaged transaction is to blame for it, and it is fetched again."""
+        if any(at is None or at not in pending.suppliers for at in places):
+            self._fault(pending, "a signature in its body is wrong")
+            return
+        for supplier in {pending.remove(at) for at in places if at is not None}:
+            self._core.emit(Misbehaviour(supplier, "supplied a transaction with a wrong signature"))
+        pending.stage = "incomplete"
+        self.advance(pending)
+
     def _reject(self, pending: Pending, reason: str) -> None:
         """The header is wrong, and so is every block on top of it."""
-        self._rejected[pending.header.id] = None
+        condemned = [pending]
+        for block in condemned:
+            self._rejected[block.header.id] = None
+            self._trace("rejected", block, reason)
+            self._drop(block)
+            self._core.emit(Misbehaviour(block.peer, f"invalid block: {reason}"))
+            above = [p for p in self.pending.values() if p.header.parent == block.header.id]
+            condemned += [p for p in above if p.stage != "signature"]
         while len(self._rejected) > MAX_REJECTED:
             self._rejected.popitem(last=False)
-        self._trace("rejected", pending, reason)
-        self._drop(pending)
-        self._core.emit(Misbehaviour(pending.peer, f"invalid block: {reason}"))
 
     def _fault(self, pending: Pending, reason: str) -> None:
-        """The body is wrong: condemn the block only if its proposer sent it, else fetch it from somebody else."""
-        if pending.peer == pending.header.proposer:
-            self._reject(pending, reason)
-            return
+        """The body is wrong: another copy may be right."""
         self._trace("rejected", pending, reason)
+        self._discard(pending, f"block with a bad body: {reason}")
+
+    def _discard(self, pending: Pending, reason: str) -> None:
+        """Drop a damaged copy and go on with the spare, if there is one."""
         self._drop(pending)
-        self._core.emit(Misbehaviour(pending.peer, f"block with a bad body: {reason}"))
+        self._core.emit(Misbehaviour(pending.peer, reason))
+        if pending.spare is not None:
+            self._begin(pending.spare)
 
     def _drop(self, pending: Pending) -> None:
         self.pending.pop(pending.header.id, None)
-        self.requested.discard(pending.header.id)
-        left = self._from_peer.get(pending.peer, 0) - 1
-        if left > 0:
-            self._from_peer[pending.peer] = left
-        else:
-            self._from_peer.pop(pending.peer, None)
+
+    def end_sync(self) -> None:
+        """What a catch-up left behind has no parent here and never gets one."""
+        for pending in [p for p in self.pending.values() if p.synced]:
+            self._drop(pending)
 
     def forget_below(self, height: Height) -> None:
         """Drop what can't be in the tree any more."""
         for pending in [p for p in self.pending.values() if p.header.height <= height]:
             self._drop(pending)
-        if len(self._proposals) > 4 * MAX_PENDING_FROM_PEER:
-            self._proposals = {key: hs for key, hs in self._proposals.items() if hs[0].height > height}
+        if len(self._proposals) > MAX_KEPT_PROPOSALS:
+            blocks = self._core.tree.blocks
+            self._proposals = {
+                key: headers
+                for key, headers in self._proposals.items()
+                if key[0] in blocks or any(header.id in self.pending for header in headers)
+            }
 
     def _trace(self, event: str, pending: Pending, detail: str = "") -> None:
         header = pending.header
-        size = sum(len(raw) for raw in pending.raws if raw)
         epoch = epoch_of(header.height, self._core.parameters)
         self._core.emit(
             BlockTrace(
@@ -419,7 +364,7 @@ class Intake:
                 header.slot,
                 epoch,
                 header.proposer,
-                size,
+                pending.body,
                 len(pending.ids),
                 detail,
             )

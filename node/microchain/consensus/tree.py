@@ -28,7 +28,10 @@ def is_checkpoint(height: int, parameters: Parameters) -> bool:
 
 
 class Block:
-    """A validated block. ``release``: used no earlier; ``justified``: by votes known here, in blocks or not."""
+    """A validated block. ``release``: used no earlier; ``justified``: by votes known here, in blocks or not.
+
+    ``synced``: it came with a catch-up, so nobody waits for its relaying; ``restored``: from the ledger, used before.
+    """
 
     __slots__ = (
         "adopted_at",
@@ -47,6 +50,7 @@ class Block:
         "persisted",
         "proposer",
         "release",
+        "restored",
         "size",
         "slot",
         "state",
@@ -81,7 +85,7 @@ class Block:
         self.expiries: tuple[int, ...] = ()
         self.votes: tuple[Vote, ...] = ()
         self.size = 0
-        self.own = self.persisted = self.synced = self.justified = False
+        self.own = self.persisted = self.synced = self.restored = self.justified = False
         self.vote_mask = 0
         self.release = Nanoseconds(0)
         self.adopted_at: Nanoseconds | None = None
@@ -159,7 +163,7 @@ class Tree:
 
     def _hold(self, block: Block) -> None:
         parent = self.blocks[block.parent]
-        if block.synced:
+        if block.restored:
             return
         base = parent.adopted_at or Nanoseconds(0) if parent is self.root else parent.release
         rank = block.candidate.rank if block.candidate else 0

@@ -29,6 +29,7 @@ class Voter:
         self._finality = finality
         self._last_target = 0
         self._last_source = 0
+        self._journalled = 0
         self.last_vote = b""
         self._journal_absent = restored is None
         # A ledger with a final block and no own vote was wiped once, or joined late; after a restart it still observes.
@@ -39,10 +40,15 @@ class Voter:
             self._last_target = max(self._last_target, int(record.target_epoch))
             self._last_source = max(self._last_source, int(record.source_epoch))
 
+    @property
+    def is_new(self) -> bool:
+        """Whether this node never voted as far as it knows, and has no journal to prove it."""
+        return self._journal_absent and not self._last_target
+
     def consider(self) -> None:
         """Vote for the highest checkpoint of the head's branch, if that is allowed."""
         core = self._core
-        if self._journal_absent and not self._last_target and core.tree.root.height:
+        if self.is_new and core.tree.root.height:
             # The chain is older than the journal: this node may have voted before, so it only observes. That something
             # is final here proves it; a peer's word would let one liar make observers of all who start.
             self.observing = True
@@ -71,6 +77,10 @@ class Voter:
         def done(results: tuple[JobResult, ...]) -> None:
             (signature,) = results
             assert isinstance(signature, bytes)
+            # Signatures may come in any order, the journal only goes forward: a vote that was overtaken is dropped.
+            if entry.epoch <= self._journalled:
+                return
+            self._journalled = entry.epoch
             self._journal(decode_vote(seal(signed, signature)), target)
 
         core.work((Sign(id),), done)

@@ -1,0 +1,103 @@
+"""What makes a block valid, but for the cryptography (protocol, section 4): each check raises ProtocolError."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from microchain.consensus.admission import Refused, check_transaction
+from microchain.consensus.branch import VOTE_WINDOW
+from microchain.consensus.core import EMPTY_STATE_ROOT, FIRST_DYNASTY, Core
+from microchain.consensus.lottery import Candidate
+from microchain.consensus.objects import Header, Vote, decode_vote
+from microchain.consensus.pending import Pending
+from microchain.consensus.tree import Block
+from microchain.consensus.types import Digest, NodeId, ProtocolError
+
+__all__ = ["check_header", "check_place", "check_size", "check_transactions", "check_votes"]
+
+MAX_AHEAD = 1 << 20
+MAX_VOTE_BYTES = 1024
+
+Triple = tuple[bytes, bytes, bytes]
+
+
+def check_header(core: Core, header: Header) -> None:
+    """Check what needs no parent."""
+    body = header.body
+    if body.chain_id != core.chain_id:
+        raise ProtocolError("of another chain")
+    if body.dynasty != FIRST_DYNASTY or body.committee_root != core.committee.root:
+        raise ProtocolError("of another dynasty or committee")
+    if header.proposer not in core.committee.by_id:
+        raise ProtocolError("the proposer is no member")
+    if body.state_root != EMPTY_STATE_ROOT:
+        raise ProtocolError("wrong state root")
+    if header.height > core.tree.root.height + MAX_AHEAD:
+        raise ProtocolError(f"height {header.height} is absurd")
+
+
+def check_size(core: Core, ids: Sequence[Digest], raws: Sequence[bytes | None], votes: Sequence[bytes]) -> None:
+    """Refuse what is too large before it is kept."""
+    limit, most = core.parameters.max_block_bytes, VOTE_WINDOW * len(core.committee.members)
+    if sum(len(raw) for raw in raws if raw) > limit:
+        raise ProtocolError(f"the transactions have more than {limit} bytes")
+    if len(set(ids)) != len(ids):
+        raise ProtocolError("a transaction is in the block twice")
+    if len(votes) > most or sum(map(len, votes)) > most * MAX_VOTE_BYTES:
+        raise ProtocolError(f"more than {most} votes")
+
+
+def check_place(header: Header, parent: Block) -> Candidate:
+    """Check height and slot; return the proposer's candidacy on the parent."""
+    if header.height != parent.height + 1:
+        raise ProtocolError(f"height {header.height} after a parent of height {parent.height}")
+    candidate = parent.lottery.winner(header.proposer, header.slot)
+    if candidate is None:
+        raise ProtocolError(f"slot {header.slot} is not its proposer's first winning slot")
+    return candidate
+
+
+def check_votes(core: Core, pending: Pending, parent: Block) -> tuple[Vote, ...]:
+    """Return the contained votes; their signatures are still to be checked."""
+    votes = tuple(decode_vote(raw) for raw in pending.votes)
+    parent.state.check_votes(votes, core.committee, core.chain_id)
+    if any(vote.body.dynasty != FIRST_DYNASTY for vote in votes):
+        raise ProtocolError("a contained vote is of another dynasty")
+    return votes
+
+
+def check_transactions(core: Core, pending: Pending, parent: Block) -> tuple[tuple[int, ...], dict[int, Triple]]:
+    """Return each transaction's valid_until, and the signatures still to be checked by the transaction's position."""
+    height, limit = pending.header.height, core.parameters.max_block_bytes
+    if pending.body > limit:
+        raise ProtocolError(f"the transactions have more than {limit} bytes")
+    expiries: list[int] = []
+    unverified: dict[int, Triple] = {}
+    for position, (id, raw) in enumerate(zip(pending.ids, pending.raws, strict=True)):
+        assert raw is not None
+        entry = core.pool.get(id)
+        if entry is not None and (entry.raw is raw or entry.raw == raw):
+            valid_until = entry.valid_until
+        else:
+            valid_until, unverified[position] = _decode(core, raw)
+        if not height <= valid_until <= height + core.parameters.max_validity:
+            raise ProtocolError(f"a transaction valid until {valid_until} in a block of height {height}")
+        expiries.append(valid_until)
+    _check_repeats(core, pending.ids, expiries, parent)
+    return tuple(expiries), unverified
+
+
+def _decode(core: Core, raw: bytes) -> tuple[int, Triple]:
+    try:
+        transaction = check_transaction(core, raw)
+    except Refused as refused:
+        raise ProtocolError(str(refused)) from None
+    key = core.senders[NodeId(transaction.body.sender)]
+    return transaction.body.valid_until, (key, transaction.id, transaction.signature)
+
+
+def _check_repeats(core: Core, ids: Sequence[Digest], expiries: Sequence[int], parent: Block) -> None:
+    branch = [block.id_set for block in core.tree.ancestors(parent) if block is not core.tree.root and block.id_set]
+    for id, valid_until in zip(ids, expiries, strict=True):
+        if core.replay.contains(id, valid_until) or any(id in earlier for earlier in branch):
+            raise ProtocolError("a transaction is in the chain already")

@@ -24,6 +24,7 @@ from microchain.consensus.interface import (
     Reply,
     Send,
     SetTimer,
+    Sign,
     TimerFired,
     TransactionsSubmitted,
     Work,
@@ -100,15 +101,23 @@ class Town:
 
     def first_block(self, *texts: str) -> tuple[NodeId, FullBlock]:
         """The first proposal that the committee makes for these transactions, and its proposer."""
+        return self.first_blocks(1, *texts)[0]
+
+    def first_blocks(self, count: int, *texts: str) -> list[tuple[NodeId, FullBlock]]:
+        """The first proposals of a committee that all hear one another's blocks but no votes, and their proposers."""
         drivers = [self.driver(member) for member in self.members]
         for driver in drivers:
             driver.submit([self.transaction(text) for text in texts])
-        for _ in range(200):
+        blocks: dict[bytes, tuple[NodeId, FullBlock]] = {}
+        while len(blocks) < count:
             for driver in drivers:
                 driver.advance(SECOND // 20)
                 for block in driver.sent(FullBlock):
-                    return driver.id, block
-        raise AssertionError("nobody proposed")
+                    if block.header not in blocks:
+                        blocks[block.header] = driver.id, block
+                        for other in drivers:
+                            other.hear(driver.id, block)
+        return list(blocks.values())[:count]
 
 
 class Driver:
@@ -121,6 +130,8 @@ class Driver:
         self._town = town
         self._timers: dict[str, int] = {}
         self._requests = 0
+        self.signing: list[Work] | None = None
+        """Where signing works wait for `finish`; None: all work is done at once."""
         self.engine = MicrochainEngine(town.genesis, id)
         self._do(self.engine.start(self.now))
 
@@ -153,14 +164,20 @@ class Driver:
         for action in actions:
             self.actions.append(action)
             match action:
-                case Work(token, jobs):
-                    self.feed(WorkDone(token, perform(jobs, self._town.suite, self._town.keyrings[self.id])))
+                case Work(jobs=(Sign(),)) if self.signing is not None:
+                    self.signing.append(action)
+                case Work():
+                    self.finish(action)
                 case Persist(token):
                     self.feed(Persisted(token))
                 case SetTimer(timer, at):
                     self._timers[timer] = at
                 case CancelTimer(timer):
                     self._timers.pop(timer, None)
+
+    def finish(self, work: Work) -> None:
+        """Give the engine the results of its work."""
+        self.feed(WorkDone(work.token, perform(work.jobs, self._town.suite, self._town.keyrings[self.id])))
 
     # --- what it did ---
 

@@ -67,6 +67,9 @@ def run_experiment(run: RunDirectory, file: Path, inventory: str, console: Conso
     try:
         with follow(run, console) as progress:
             code = run_logged(command, log, progress.update)
+        if console.is_terminal:
+            for failure in progress.view.failures():
+                console.print(failure, markup=False, style="red")
     except KeyboardInterrupt:
         console.print("interrupted: stopping the validators; the run can be continued with --run-dir")
         _run_quietly("stop", inventory, console)
@@ -88,8 +91,9 @@ def runs(options: argparse.Namespace, console: Console) -> int:
 
 
 def test(options: argparse.Namespace, console: Console) -> int:
-    """Run pytest."""
-    return _run_module("pytest", options.arguments, "tests failed")
+    """Run pytest, on two cores; tests that deploy take turns."""
+    shared = ["-n", "2", "--dist", "loadgroup"]
+    return _run_module("pytest", [*shared, *options.arguments], "tests failed")
 
 
 def simulate(options: argparse.Namespace, console: Console) -> int:

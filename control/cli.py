@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     run: _Verb = options.run
     try:
-        return run(options, Console(highlight=False, soft_wrap=True))
+        return run(options, Console(highlight=False, soft_wrap=not sys.stdout.isatty()))
     except ControlError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -110,9 +110,13 @@ class RunView:
                 Text(phase, style=style),
                 _bar(state),
                 "" if seconds is None else f"{seconds:.1f}",
-                Text(state.message, overflow="ellipsis", no_wrap=not state.failed),
+                Text(state.message, overflow="ellipsis", no_wrap=True),
             )
         return Group(Text(self.headline(now), style="bold"), table)
+
+    def failures(self) -> list[str]:
+        """Return a line for each failed cell, with its reason."""
+        return [f"{cell_id} failed: {state.message}" for cell_id, state in self.states.items() if state.failed]
 
 
 @contextmanager

@@ -69,18 +69,23 @@ class Session:
         """Return when all validators are ready; CellFailed names each that is not, and what it lacks."""
         deadline = time.monotonic() + timeout_s
         reasons = await asyncio.gather(*(self._wait_one_ready(name, deadline) for name in self.nodes))
-        late = [f"{name}: {reason}" for name, reason in zip(self.nodes, reasons, strict=True) if reason]
+        late: dict[str, list[str]] = {}
+        for name, reason in zip(self.nodes, reasons, strict=True):
+            if reason:
+                late.setdefault(reason, []).append(name)
         if late:
-            raise CellFailed(
-                f"{len(late)} of {len(self.nodes)} validators are not ready after {timeout_s:g} s: {'; '.join(late)}"
-            )
+            count = sum(map(len, late.values()))
+            shown = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in late.items())
+            raise CellFailed(f"{count} of {len(self.nodes)} validators are not ready after {timeout_s:g} s: {shown}")
 
     async def _wait_one_ready(self, name: str, deadline: float) -> str:
         """Return an empty text once the validator reaches all its peers, or why it does not by the deadline."""
         while True:
             try:
                 status = await self.nodes[name].status()
-            except (NodeError, Unreachable, msgspec.MsgspecError) as error:
+            except Unreachable:
+                reason = "no answer (its node.log may say why)"
+            except (NodeError, msgspec.MsgspecError) as error:
                 reason = str(error)
             else:
                 reason = self._describe_unready(status)

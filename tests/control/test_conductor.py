@@ -161,8 +161,10 @@ async def test_a_validator_that_is_never_ready_is_named_with_what_it_lacks(tmp_p
         stage.chain.nodes[2].ready = False
         outcome = await stage.conduct(ready_timeout_s=0.3)
         assert outcome.status == "failed"
-        assert outcome.message.startswith("4 of 4 validators are not ready after 0.3 s: validator-1: is connected to 2")
-        assert "not to validator-3" in outcome.message
+        assert outcome.message.startswith(
+            "4 of 4 validators are not ready after 0.3 s: "
+            "validator-1, validator-2, validator-4: is connected to 2 of 3 peers, not to validator-3; validator-3: is"
+        )
         assert stage.phases()[-1] == "failed"
 
 
@@ -171,15 +173,14 @@ async def test_a_validator_that_does_not_answer_is_named(tmp_path: Path) -> None
         await stage.chain.nodes[3].stop()
         outcome = await stage.conduct(ready_timeout_s=0.3)
         assert "1 of 4 validators are not ready" in outcome.message
-        assert "validator-4: http" in outcome.message
-        assert "does not answer" in outcome.message
+        assert "; validator-4: no answer" in outcome.message or ": validator-4: no answer" in outcome.message
 
 
 async def test_a_validator_on_another_chain_is_not_ready(tmp_path: Path) -> None:
     async with make_stage(tmp_path) as stage:
         stage.chain.id = "ab" * 32
         outcome = await stage.conduct(ready_timeout_s=0.3)
-        assert "validator-1: runs chain abababababababab, not this cell's" in outcome.message
+        assert "runs chain abababababababab, not this cell's" in outcome.message
 
 
 async def test_a_round_that_is_not_accepted_by_all_times_out_and_says_by_whom(tmp_path: Path) -> None:

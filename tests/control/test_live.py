@@ -79,6 +79,7 @@ def test_a_failed_cell_stays_failed_with_its_reason_while_it_is_collected(run: R
     assert "validator-2 is lost" in text
     assert "failed" in text
     assert "1 failed" in view.headline(113)
+    assert view.failures() == [f"{FIRST} failed: validator-2 is lost"]
     assert view.remaining(113) is None
 
 

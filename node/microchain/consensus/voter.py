@@ -31,7 +31,6 @@ class Voter:
         self._last_source = 0
         self._journalled = 0
         self.last_vote = b""
-        self._journal_absent = restored is None
         # A ledger with a final block and no own vote was wiped once, or joined late; after a restart it still observes.
         self.observing = restored is not None and bool(restored.finalized) and not restored.own_votes
         for record in restored.own_votes if restored else ():
@@ -42,8 +41,11 @@ class Voter:
 
     @property
     def is_new(self) -> bool:
-        """Whether this node never voted as far as it knows, and has no journal to prove it."""
-        return self._journal_absent and not self._last_target
+        """Whether this node never voted as far as it knows: its journal is empty, however old its ledger is.
+
+        A ledger that is there but empty proves nothing: a wiped node may have crashed again right after it restarted.
+        """
+        return not self._last_target
 
     def consider(self) -> None:
         """Vote for the highest checkpoint of the head's branch, if that is allowed."""

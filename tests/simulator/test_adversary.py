@@ -7,7 +7,7 @@ from microchain.consensus.genesis import Committee
 from microchain.simulator.adversary import create_directed_scenario
 from microchain.simulator.simulation import Simulation
 
-SEEDS = range(25)
+SEEDS = range(15)
 
 
 def count_conflicts(members: int, two_faced: int) -> int:
@@ -23,9 +23,9 @@ def test_below_a_third_no_direction_of_the_network_breaks_safety(members: int, t
 
 
 def test_two_of_four_break_safety() -> None:
-    assert count_conflicts(4, 2) >= 20
+    assert count_conflicts(4, 2) >= 12
 
 
 def test_a_majority_rule_would_break_with_one_of_five(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Committee, "is_supermajority", lambda self, mask: 2 * self.weight_of(mask) > self.total)
-    assert count_conflicts(5, 1) >= 5
+    assert count_conflicts(5, 1) >= 3

@@ -19,7 +19,9 @@ from microchain.simulator.store import Store
 
 from tests.simulator.ledger_store import LedgerStore
 
-SCHEDULES = 300
+SCHEDULES = 200
+
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,19 @@ def test_no_schedule_breaks_a_rule_or_stalls(reports: list[Report]) -> None:
 
 def test_the_schedules_are_worth_it(reports: list[Report]) -> None:
     described = " ".join(report.description for report in reports)
-    for word in ("crash", "powerloss", "pause", "partition", "disturbance", "eager", "full", "lossy", "epoch_blocks 4"):
+    for word in (
+        "crash",
+        "powerloss",
+        "pause",
+        "partition",
+        "disturbance",
+        "wipe",
+        "late starts",
+        "eager",
+        "full",
+        "lossy",
+        "epoch_blocks 4",
+    ):
         assert word in described
     for behaviour in ("equivocating-proposer", "equivocating-voter", "withholding", "late", "babbling"):
         assert behaviour in described

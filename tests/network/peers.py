@@ -37,7 +37,7 @@ class Observer:
     def disconnected(self, peer: NodeId) -> None:
         self.log.append(("disconnected", peer))
 
-    def received(self, peer: NodeId, message: Message) -> None:
+    def received(self, peer: NodeId, message: Message, size: int) -> None:
         self.received_messages.append((peer, message))
 
     async def room(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from microchain.consensus.messages import GetTransactions, Status, Transactions, Votes, encode_message
+from microchain.consensus.messages import GetTransactions, Transactions, Votes, encode_message
 from microchain.network import link as link_module
 from microchain.network import mesh as mesh_module
 from microchain.network.frames import FRAME_BYTES, MAX_RECORDS, Kind, LinkLimits, encode_record
@@ -152,7 +152,7 @@ async def test_who_says_nothing_is_cut_off(
 async def test_a_connection_that_asks_for_nothing_is_cut_off(
     cluster: Cluster, hostile: Hostile, honest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mesh_module, "STRANGER_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(mesh_module, "GREETING_TIMEOUT_S", 0.1)
     address = cluster.config(honest).listen.peer
     async with mesh_of(cluster, honest) as (mesh, _):
         reader, writer = await asyncio.open_connection(address.host, address.port, ssl=hostile.context)
@@ -161,9 +161,7 @@ async def test_a_connection_that_asks_for_nothing_is_cut_off(
         writer.close()
 
 
-async def test_unregistered_certificates_get_no_further_than_tls(
-    cluster: Cluster, honest: int, tmp_path: Path
-) -> None:
+async def test_unregistered_certificates_get_no_further_than_tls(cluster: Cluster, honest: int, tmp_path: Path) -> None:
     device, _ = make_keys("device-1", "ed25519", "device")
     registered, bundle = make_keys(cluster.names[sorted_indexes(cluster)[0]], "ed25519", "validator")
     foreign = tmp_path / "foreign"
@@ -305,23 +303,34 @@ async def test_a_peer_that_does_not_read_gets_no_bulk_and_then_no_link(
         writer.close()
 
 
-async def test_strangers_are_few_and_do_not_touch_links(
+async def test_strangers_are_few_and_keep_nobody_out(
     cluster: Cluster, hostile: Hostile, honest: int, hello: bytes
 ) -> None:
     address = cluster.config(honest).listen.peer
-    async with mesh_of(cluster, honest) as (mesh, observer), hostile.connect(hello):
-        await until(lambda: len(observer.log) == 1)
+    async with mesh_of(cluster, honest) as (mesh, observer):
         idle = [
             await asyncio.to_thread(socket.create_connection, (address.host, address.port))
             for _ in range(mesh_module.MAX_STRANGERS + 20)
         ]
         await until(lambda: mesh.counters.incidents["too-many-strangers"] >= 20)
-        await hostile.socket.send_bytes(
-            encode_record(Kind.MESSAGE, encode_message(Status(bytes(32), 0, bytes(32), 0, bytes(32), 0, b"")))
-        )
-        await until(lambda: len(observer.messages()) == 1)
+        async with hostile.connect(hello):
+            await until(lambda: len(observer.log) == 1)
         for connection in idle:
             connection.close()
+
+
+async def test_a_peer_that_never_greets_has_few_connections(cluster: Cluster, hostile: Hostile, honest: int) -> None:
+    address = cluster.config(honest).listen.peer
+    async with mesh_of(cluster, honest) as (mesh, _):
+        writers = []
+        for _ in range(mesh_module.MAX_UNGREETED + 2):
+            reader, writer = await asyncio.open_connection(address.host, address.port, ssl=hostile.context)
+            writers.append((reader, writer))
+        await until(lambda: mesh.counters.incidents["handshake-timeout"] == 2)
+        for reader, _ in writers[:2]:
+            assert await reader.read() == b"", "the oldest go first"
+        for _, writer in writers:
+            writer.close()
 
 
 async def test_misbehaviour_found_by_the_engine_ends_the_link(

@@ -196,7 +196,7 @@ async def test_persisted_comes_when_the_ledger_says_so(bench: Bench) -> None:
 async def test_there_is_no_room_while_much_waits_for_engine_or_disk(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver_module, "BACKLOG_FULL", 10)
+    monkeypatch.setattr(driver_module, "EVENTS_FULL", 10)
     monkeypatch.setattr(driver_module, "WRITES_FULL", 10)
     for number in range(10):
         bench.driver.post(Released(Height(number)))
@@ -216,6 +216,45 @@ async def test_there_is_no_room_while_much_waits_for_engine_or_disk(
     for token, done in bench.world.done:
         done(token)
     await waiting
+
+
+async def test_large_messages_and_many_signatures_leave_no_room_either(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_module, "SIGNATURES_FULL", 64)
+    bench.driver.post(MessageReceived(PEER, Votes(())), size=driver_module.EVENT_BYTES_FULL)
+    assert not bench.driver.has_room
+    bench.driver.start()
+    await bench.driver.room()
+    one = (KEY.public_key, bytes(32), bytes(64))
+    much = Work(1, (VerifySignatures((one,) * 1000),))
+    rooms: list[bool] = []
+
+    def answer(event: Event) -> list[Action]:
+        rooms.append(bench.driver.has_room)
+        return [much, SetTimer("soon", bench.clock.now())] if isinstance(event, Released) else []
+
+    bench.engine.answer = answer
+    bench.driver.post(Released())
+    await until(lambda: len(bench.engine.log) >= 3)
+    assert rooms[:2] == [True, False], "the timer fired while the signatures waited"
+    await bench.driver.room()
+    assert bench.work.signatures < driver_module.SIGNATURES_FULL
+
+
+async def test_work_gets_on_however_many_events_come(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_module, "SLICE_S", 0.0)
+    bench.engine.at_start = [Work(1, (signatures(40),))]
+
+    def answer(event: Event) -> list[Action]:
+        bench.driver.post(Released())
+        return []
+
+    bench.engine.answer = answer
+    bench.driver.post(Released())
+    bench.driver.start()
+    await until(lambda: WorkDone(1, ((True,) * 40,)) in bench.engine.events)
+    bench.driver.stop()
 
 
 async def test_a_protocol_error_is_the_peers_any_other_error_stops_the_engine(bench: Bench) -> None:

@@ -51,8 +51,8 @@ class LinkObserver(Protocol):
         """Nothing more comes from the peer, and nothing reaches it."""
         ...
 
-    def received(self, peer: NodeId, message: Message) -> None:
-        """Take a decoded message (not yet verified)."""
+    def received(self, peer: NodeId, message: Message, size: int) -> None:
+        """Take a decoded message (not yet verified) of ``size`` encoded bytes."""
         ...
 
     async def room(self) -> None:
@@ -241,7 +241,7 @@ class Link:
                 except ProtocolError as error:
                     raise LinkError(CloseReason.BAD_MESSAGE, str(error)) from None
                 counters.received(phase_of(message), len(payload))
-                received(self.peer, message)
+                received(self.peer, message, len(payload))
             else:
                 counters.received("link", len(payload))
                 self._take_control(kind, payload)

@@ -37,8 +37,10 @@ MOST_BACKOFF_S = 5.0
 GOOD_LINK_S = 5.0
 """A link that lasted so long makes the next attempt an immediate one."""
 MAX_STRANGERS = 64
-"""Connections that have not become links yet, on the whole node; more are closed at once."""
-STRANGER_TIMEOUT_S = 10.0
+"""TLS handshakes under way; one more ends the oldest, which no honest peer needs that long."""
+MAX_UNGREETED = 4
+"""Connections of one peer that have not become a link; one more ends the oldest."""
+GREETING_TIMEOUT_S = 10.0
 _CONNECTIONS_PER_S = 1.0
 _CONNECTION_BURST = 10.0
 _CLOSE_TIMEOUT_S = 1.0
@@ -54,6 +56,7 @@ class _Peer:
         self.connecting = asyncio.Lock()
         self.backoff = Backoff(FIRST_BACKOFF_S, MOST_BACKOFF_S)
         self.penalty = Penalty()
+        self.ungreeted: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
         self.connections = TokenBucket(_CONNECTIONS_PER_S, _CONNECTION_BURST, now)
 
 
@@ -99,10 +102,9 @@ class Mesh:
             for entry in genesis.registry
             if entry.role == "validator" and (id := node_id(entry.signing_key)) != identity
         }
-        self._by_key = {peer.entry.tls_key: peer for peer in self._peers.values()}
+        self._by_key = {peer.entry.tls_key: peer for peer in self._peers.values() if peer.entry.tls_key}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._strangers: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
-        self._welcoming = 0
+        self._strangers: dict[asyncio.Task[None], None] = {}
         self._socket: socket.socket | None = None
         self._session: aiohttp.ClientSession | None = None
         http_log = logging.getLogger("microchain.network.http")
@@ -141,9 +143,9 @@ class Mesh:
         for link in links:
             link.fail(LinkError(CloseReason.STOPPING, "the node stops"))
         await asyncio.gather(*self._tasks, *(link.ended.wait() for link in links), return_exceptions=True)
-        for transport, deadline in list(self._strangers.items()):
-            deadline.cancel()
-            _abort(transport)
+        for peer in self._peers.values():
+            for transport in list(peer.ungreeted):
+                _end(peer, transport)
         if self._socket is not None:
             self._socket.close()
         await self._server.shutdown(_CLOSE_TIMEOUT_S)
@@ -183,9 +185,9 @@ class Mesh:
 
     async def _keep_dialling(self, peer: _Peer) -> None:
         while True:
+            await asyncio.sleep(peer.penalty.remaining(self._loop.time()))
             started = self._loop.time()
             try:
-                await asyncio.sleep(peer.penalty.remaining(started))
                 await self._dial(peer)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 log.debug("%s cannot be reached: %s", peer.entry.name, error)
@@ -221,12 +223,14 @@ class Mesh:
                 log.warning("cannot accept connections: %s", error)
                 await asyncio.sleep(1.0)
                 continue
-            if self._welcoming + len(self._strangers) >= MAX_STRANGERS:
+            if len(self._strangers) >= MAX_STRANGERS:
                 self.counters.incidents["too-many-strangers"] += 1
-                connection.close()
-                continue
-            self._welcoming += 1
-            self._spawn(self._welcome(connection))
+                oldest = next(iter(self._strangers))
+                del self._strangers[oldest]
+                oldest.cancel()
+            task = self._spawn(self._welcome(connection))
+            self._strangers[task] = None
+            task.add_done_callback(lambda done: self._strangers.pop(done, None))
 
     async def _welcome(self, connection: socket.socket) -> None:
         """Do the TLS handshake; who has no registered validator's certificate gets no further."""
@@ -238,19 +242,19 @@ class Mesh:
             self.counters.incidents["tls-refused"] += 1
             connection.close()
             return
-        finally:
-            self._welcoming -= 1
-        if self._by_key.get(peer_key(transport.get_extra_info("ssl_object"))) is None:
+        peer = self._by_key.get(peer_key(transport.get_extra_info("ssl_object")))
+        if peer is None:
             self.counters.incidents[CloseReason.UNKNOWN_CERTIFICATE.label] += 1
             _abort(transport)
             return
-        self._strangers[transport] = self._loop.call_later(STRANGER_TIMEOUT_S, self._expel, transport)
+        if len(peer.ungreeted) >= MAX_UNGREETED:
+            self._expel(peer, next(iter(peer.ungreeted)))
+        peer.ungreeted[transport] = self._loop.call_later(GREETING_TIMEOUT_S, self._expel, peer, transport)
 
-    def _expel(self, transport: asyncio.BaseTransport) -> None:
-        del self._strangers[transport]
+    def _expel(self, peer: _Peer, transport: asyncio.BaseTransport) -> None:
         if not transport.is_closing():
             self.counters.incidents[CloseReason.HANDSHAKE_TIMEOUT.label] += 1
-            _abort(transport)
+        _end(peer, transport)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         transport = request.transport
@@ -290,7 +294,7 @@ class Mesh:
         link = Link(websocket, peer.id, self._context)
 
         async def opened(link: Link) -> None:
-            if transport is not None and (deadline := self._strangers.pop(transport, None)) is not None:
+            if transport is not None and (deadline := peer.ungreeted.pop(transport, None)) is not None:
                 deadline.cancel()
             async with peer.connecting:
                 if peer.link is not None:
@@ -317,16 +321,23 @@ class Mesh:
             delay = peer.penalty.impose(self._loop.time())
             log.warning("%s is refused for %.0f s: %s", peer.entry.name, delay, error)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
+        return task
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         with suppress(asyncio.CancelledError):
             if (error := task.exception()) is not None:
                 log.error("a network task failed", exc_info=error)
+
+
+def _end(peer: _Peer, transport: asyncio.BaseTransport) -> None:
+    """End a connection that has not become a link."""
+    peer.ungreeted.pop(transport).cancel()
+    _abort(transport)
 
 
 def _abort(transport: asyncio.BaseTransport) -> None:

@@ -40,10 +40,11 @@ log = logging.getLogger("microchain.runtime")
 
 SLICE_S = 0.004
 """The longest that events and work hold the event loop; then sockets and timers have their turn."""
-BACKLOG_FULL = 512
-"""Events that may wait before the network stops reading."""
+# What may wait before the network stops reading (each peer's link may add one message to it):
+EVENTS_FULL = 512
+EVENT_BYTES_FULL = 32 << 20
 WRITES_FULL = 256
-"""Writes that may wait for the disk before the network stops reading."""
+SIGNATURES_FULL = 16384
 
 
 class Surroundings(Protocol):
@@ -77,7 +78,8 @@ class EngineDriver:
         self._work = work
         self._surroundings = surroundings
         self._loop = asyncio.get_running_loop()
-        self._inbox: deque[Event] = deque()
+        self._inbox: deque[tuple[Event, int]] = deque()
+        self._inbox_bytes = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._fired: set[str] = set()
         self._room = asyncio.Event()
@@ -123,19 +125,37 @@ class EngineDriver:
         self._inbox.clear()
         self._room.set()
 
-    def post(self, event: Event) -> None:
-        """Queue an event (it is lost if the driver has been stopped)."""
+    def post(self, event: Event, size: int = 0) -> None:
+        """Queue an event that holds ``size`` bytes (it is lost if the driver has been stopped)."""
         if self._ended:
             return
-        self._inbox.append(event)
-        if len(self._inbox) >= BACKLOG_FULL or self._writing >= WRITES_FULL:
-            self._room.clear()
+        self._inbox.append((event, size))
+        self._inbox_bytes += size
+        self._gauge()
         self._schedule()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether little waits for engine, disk and signature checks."""
+        return self._room.is_set()
+
     async def room(self) -> None:
-        """Wait until what waits for the engine and for the disk is little."""
+        """Wait until little waits for engine, disk and signature checks."""
         if not self._room.is_set():
             await self._room.wait()
+
+    def _gauge(self) -> None:
+        """Close the room when a queue is full, open it when all are at most half full."""
+        fullest = max(
+            len(self._inbox) / EVENTS_FULL,
+            self._inbox_bytes / EVENT_BYTES_FULL,
+            self._writing / WRITES_FULL,
+            self._work.signatures / SIGNATURES_FULL,
+        )
+        if fullest >= 1.0:
+            self._room.clear()
+        elif fullest <= 0.5:
+            self._room.set()
 
     def _schedule(self) -> None:
         if not self._scheduled and self._running:
@@ -149,19 +169,25 @@ class EngineDriver:
         try:
             while self._running and (inbox or work):
                 if inbox:
-                    self._handle(inbox.popleft())
-                elif (done := work.run(deadline)) is not None:
-                    inbox.append(done)
+                    event, size = inbox.popleft()
+                    self._inbox_bytes -= size
+                    self._handle(event)
+                else:
+                    self._do_work(deadline)
                 if time.monotonic() >= deadline:
+                    self._do_work(deadline)  # however many events come, work gets on
                     break
         except Exception as error:
             self.stop()
             self._surroundings.failed(error)
             return
-        if len(inbox) < BACKLOG_FULL // 2 and self._writing < WRITES_FULL // 2:
-            self._room.set()
+        self._gauge()
         if inbox or work:
             self._schedule()
+
+    def _do_work(self, deadline: float) -> None:
+        if self._work and (done := self._work.run(deadline)) is not None:
+            self._inbox.append((done, 0))
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, TimerFired):

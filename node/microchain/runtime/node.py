@@ -205,6 +205,8 @@ class Node:
         """Hand transactions to the engine and wait for the outcomes; NodeBusy if it can't take them."""
         if not self._running:
             raise NodeBusy("the node is starting or stopping; send again in a moment, or to another validator")
+        if not self.driver.has_room:
+            raise NodeBusy("the node has more to do than it can keep up with; send again in a moment")
         request, outcomes = self.actions.open_request()
         try:
             self.driver.post(TransactionsSubmitted(request, tuple(transactions)))
@@ -254,8 +256,8 @@ class Node:
         self._connected.discard(peer)
         self.driver.post(PeerDisconnected(peer))
 
-    def received(self, peer: NodeId, message: Message) -> None:
-        self.driver.post(MessageReceived(peer, message))
+    def received(self, peer: NodeId, message: Message, size: int) -> None:
+        self.driver.post(MessageReceived(peer, message), size)
 
     async def room(self) -> None:
         await self.driver.room()

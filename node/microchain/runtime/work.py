@@ -40,6 +40,8 @@ class WorkQueue:
         self._short: deque[_Progress] = deque()
         self._long: deque[_Progress] = deque()
         self._step = 4
+        self.signatures = 0
+        """Signatures that wait to be checked."""
 
     def __bool__(self) -> bool:
         return bool(self._short or self._long)
@@ -47,6 +49,7 @@ class WorkQueue:
     def add(self, work: Work) -> None:
         """Queue a work."""
         signatures = sum(len(job.items) for job in work.jobs if isinstance(job, VerifySignatures))
+        self.signatures += signatures
         (self._short if signatures <= SHORT_SIGNATURES else self._long).append(_Progress(work))
 
     def run(self, deadline: float) -> WorkDone | None:
@@ -68,8 +71,9 @@ class WorkQueue:
             progress.results.append(self._perform(job))
             return
         done, started = len(progress.checked), time.monotonic()
-        checked = self._perform(VerifySignatures(job.items[done : done + self._step]))
-        progress.checked += cast(tuple[bool, ...], checked)
+        checked = cast(tuple[bool, ...], self._perform(VerifySignatures(job.items[done : done + self._step])))
+        progress.checked += checked
+        self.signatures -= len(checked)
         self._adapt(time.monotonic() - started)
         if len(progress.checked) == len(job.items):
             progress.results.append(tuple(progress.checked))

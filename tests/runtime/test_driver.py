@@ -222,6 +222,7 @@ async def test_large_messages_and_many_signatures_leave_no_room_either(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver_module, "SIGNATURES_FULL", 64)
+    monkeypatch.setattr(driver_module, "SLICE_S", 0.0)
     bench.driver.post(MessageReceived(PEER, Votes(())), size=driver_module.EVENT_BYTES_FULL)
     assert not bench.driver.has_room
     bench.driver.start()

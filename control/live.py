@@ -47,7 +47,7 @@ class CellState:
         if progress.phase == "failed":
             self.failed = True
         if not self.failed or progress.phase == "failed":
-            self.message = progress.message or self.message
+            self.message = progress.message
         if progress.phase in _ENDED:
             self.ended = at
 

@@ -112,9 +112,12 @@ class Proposer:
         return not_before
 
     def _is_extended(self, parent: Block) -> bool:
-        """Whether somebody's valid block makes another one on this parent needless; eager winners don't ask."""
+        """Whether somebody's usable block makes another one on this parent needless; eager winners don't ask.
+
+        A block that is still held does not count, or the last candidate could silence all others by being early.
+        """
         core = self._core
-        if parent.id not in core.tree.children:
+        if all(child.release > core.now for child in core.tree.children.get(parent.id, ())):
             return False
         if core.parameters.proposal == "ranked":
             return True

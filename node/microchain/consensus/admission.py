@@ -30,11 +30,15 @@ MAX_REQUESTED = 16384
 
 
 class Refused(Exception):
-    """Why a transaction is not admitted."""
+    """Why a transaction is not admitted here and now."""
 
     def __init__(self, code: AdmissionCode, detail: str, id: Digest | None = None) -> None:
         super().__init__(detail)
         self.outcome = Outcome(code, id, detail)
+
+
+class NeverValid(Refused):
+    """A transaction that no honest node admits, whatever its state, so that whoever passes it on is at fault."""
 
 
 class _Candidate(Struct, frozen=True):
@@ -48,13 +52,13 @@ class Admission:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._checking: set[Digest] = set()
+        self._checking: dict[Digest, bytes] = {}
         self._checking_bytes = 0
-        self._requested: dict[Digest, NodeId] = {}
+        self._requested: dict[NodeId, set[Digest]] = {}
 
     def submit(self, request: int, transactions: Sequence[bytes]) -> None:
         """Admit a client's transactions, push what is good to the peers, and reply."""
-        outcomes, candidates, items = self._examine(transactions)
+        outcomes, candidates, items, _ = self._examine(transactions)
 
         def done(results: tuple[JobResult, ...]) -> None:
             (verdicts,) = results
@@ -81,9 +85,9 @@ class Admission:
 
     def receive(self, peer: NodeId, transactions: Sequence[bytes]) -> None:
         """Admit what a peer pushed or supplied."""
-        outcomes, candidates, items = self._examine(transactions)
-        if any(o is not None and o.code is AdmissionCode.MALFORMED for o in outcomes):
-            self._core.emit(Misbehaviour(peer, "sent a malformed transaction"))
+        _, candidates, items, never_valid = self._examine(transactions)
+        if never_valid is not None:
+            self._core.emit(Misbehaviour(peer, f"transaction: {never_valid}"))
 
         def done(results: tuple[JobResult, ...]) -> None:
             (verdicts,) = results
@@ -103,26 +107,30 @@ class Admission:
     def announced(self, peer: NodeId, ids: Sequence[bytes]) -> None:
         """Fetch announced transactions that are unknown here."""
         core = self._core
-        unknown = []
+        asked = self._requested.setdefault(peer, set())
+        unknown: dict[Digest, None] = {}
         for raw_id in ids:
             id = Digest(raw_id)
-            if id not in core.pool and id not in self._checking and id not in self._requested:
-                unknown.append(id)
-        room = MAX_REQUESTED - len(self._requested)
-        unknown = unknown[: max(0, room)]
+            if len(asked) + len(unknown) >= MAX_REQUESTED:
+                break
+            if id not in core.pool and id not in self._checking and not self._is_requested(id):
+                unknown[id] = None
         if unknown:
-            self._requested.update(dict.fromkeys(unknown, peer))
+            asked.update(unknown)
             core.emit(Send(peer, GetTransactions(tuple(unknown))))
+
+    def _is_requested(self, id: Digest) -> bool:
+        return any(id in asked for asked in self._requested.values())
 
     def forget_requests(self) -> None:
         """Let unanswered announcements be asked for again."""
         self._requested.clear()
 
     def serve(self, peer: NodeId, ids: Iterable[bytes]) -> None:
-        """Answer GetTransactions with what is pooled, in messages of at most 1 MiB."""
+        """Answer GetTransactions with what is pooled, each once, in messages of at most 1 MiB."""
         batch: list[bytes] = []
         size = 0
-        for id in ids:
+        for id in dict.fromkeys(ids):
             entry = self._core.pool.get(Digest(id))
             if entry is None:
                 continue
@@ -142,7 +150,11 @@ class Admission:
 
     def _examine(
         self, transactions: Sequence[bytes]
-    ) -> tuple[list[Outcome | None], list[tuple[int, _Candidate]], tuple[tuple[bytes, bytes, bytes], ...]]:
+    ) -> tuple[
+        list[Outcome | None], list[tuple[int, _Candidate]], tuple[tuple[bytes, bytes, bytes], ...], NeverValid | None
+    ]:
+        """Return the outcomes known already, the candidates by position, their signatures, and a proof of bad faith."""
+        never_valid: NeverValid | None = None
         outcomes: list[Outcome | None] = []
         candidates: list[tuple[int, _Candidate]] = []
         items: list[tuple[bytes, bytes, bytes]] = []
@@ -151,21 +163,23 @@ class Admission:
                 transaction = self._check(raw)
             except Refused as refused:
                 outcomes.append(refused.outcome)
+                never_valid = refused if isinstance(refused, NeverValid) else never_valid
                 continue
             candidate = _Candidate(transaction.id, raw, transaction.body.valid_until)
-            self._checking.add(candidate.id)
+            self._checking.setdefault(candidate.id, raw)
             self._checking_bytes += len(raw)
             outcomes.append(None)
             candidates.append((position, candidate))
             key = self._core.senders[NodeId(transaction.body.sender)]
             items.append((key, transaction.id, transaction.signature))
-        return outcomes, candidates, tuple(items)
+        return outcomes, candidates, tuple(items), never_valid
 
     def _check(self, raw: bytes) -> Transaction:
         core = self._core
         transaction = check_transaction(core, raw)
         id, valid_until = transaction.id, transaction.body.valid_until
-        if id in core.pool or id in self._checking or core.is_repeat(id, valid_until, core.head):
+        # The same bytes only: a copy with a damaged signature that came first must not keep out the right one.
+        if id in core.pool or self._checking.get(id) == raw or core.replay.contains(id, valid_until):
             raise Refused(AdmissionCode.DUPLICATE, "the transaction is known already", id)
         height = core.head.height + 1
         if valid_until < height:
@@ -180,14 +194,14 @@ class Admission:
         return transaction
 
     def _forget_checking(self, candidate: _Candidate) -> None:
-        self._checking.discard(candidate.id)
+        if self._checking.get(candidate.id) == candidate.raw:
+            del self._checking[candidate.id]
         self._checking_bytes -= len(candidate.raw)
 
     def _pool(self, good: list[_Candidate], *, local: bool) -> None:
         core = self._core
-        fresh = [c for c in good if c.id not in core.pool and not core.is_repeat(c.id, c.valid_until, core.head)]
+        fresh = [c for c in good if c.id not in core.pool and not core.replay.contains(c.id, c.valid_until)]
         for candidate in fresh:
-            self._requested.pop(candidate.id, None)
             core.pool.add(candidate.id, PoolEntry(candidate.raw, candidate.valid_until, local))
         if fresh:
             core.emit(TransactionTrace("accepted", tuple(c.id for c in fresh), local=local))
@@ -195,19 +209,19 @@ class Admission:
 
 
 def check_transaction(core: Core, raw: bytes) -> Transaction:
-    """Decode and check what does not depend on the chain's state; Refused says why not."""
+    """Decode and check what does not depend on the chain's state; NeverValid says why not."""
     if len(raw) > core.parameters.max_tx_bytes:
         detail = f"{len(raw)} bytes; a transaction has at most {core.parameters.max_tx_bytes}"
-        raise Refused(AdmissionCode.TOO_LARGE, detail)
+        raise NeverValid(AdmissionCode.TOO_LARGE, detail)
     try:
         transaction = decode_transaction(raw)
     except MalformedObject as error:
-        raise Refused(AdmissionCode.MALFORMED, str(error)) from None
+        raise NeverValid(AdmissionCode.MALFORMED, str(error)) from None
     if transaction.body.chain_id != core.chain_id:
-        raise Refused(AdmissionCode.MALFORMED, "signed for another chain", transaction.id)
+        raise NeverValid(AdmissionCode.MALFORMED, "signed for another chain", transaction.id)
     if transaction.body.kind != TransactionKind.DATA:
         kind = TransactionKind(transaction.body.kind).name.lower()
-        raise Refused(AdmissionCode.MALFORMED, f"transactions of kind {kind} are not accepted", transaction.id)
+        raise NeverValid(AdmissionCode.MALFORMED, f"transactions of kind {kind} are not accepted", transaction.id)
     if transaction.body.sender not in core.senders:
-        raise Refused(AdmissionCode.UNKNOWN_SENDER, "the sender is not in the registry", transaction.id)
+        raise NeverValid(AdmissionCode.UNKNOWN_SENDER, "the sender is not in the registry", transaction.id)
     return transaction

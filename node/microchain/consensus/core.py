@@ -156,12 +156,6 @@ class Core:
         """The epoch whose checkpoint is at ``height``, or None between checkpoints."""
         return epoch_of(height, self.parameters) if is_checkpoint(height, self.parameters) else None
 
-    def is_repeat(self, id: Digest, valid_until: int, parent: Block) -> bool:
-        """Whether a transaction is final already or in a block of the branch that ends in ``parent``."""
-        if self.replay.contains(id, valid_until):
-            return True
-        return any(id in block.id_set for block in self.tree.ancestors(parent) if block is not self.tree.root)
-
     # --- blocks ---
 
     def make_block(

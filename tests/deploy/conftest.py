@@ -18,7 +18,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestbedCopy]:
     """A copy at a path longer than a Unix socket's name may be."""
     place = tmp_path_factory.mktemp("deploy")
     copy = TestbedCopy(place / ("a-long-name-" * 8) / "testbed", place / "home")
-    copy.share_wheels()
+    copy.copy_wheels()
     yield copy
     copy.play("teardown")
     _kill(copy.deployed / "env")

@@ -55,11 +55,10 @@ class TestbedCopy:
     def deployed(self) -> Path:
         return self.root / ".cache" / "local"
 
-    def share_wheels(self) -> None:
-        """Use the wheels that the project has fetched before."""
-        (self.root / ".cache").mkdir()
-        (ROOT / ".cache" / "wheels").mkdir(parents=True, exist_ok=True)
-        (self.root / ".cache" / "wheels").symlink_to(ROOT / ".cache" / "wheels")
+    def copy_wheels(self) -> None:
+        """Begin with what the project has fetched for its hosts, if it has; the node's own wheel is built here."""
+        for fetched in (ROOT / ".cache" / "wheels").glob("dependencies-*"):
+            shutil.copytree(fetched, self.root / ".cache" / "wheels" / fetched.name)
 
     def command(self, name: str, *arguments: str, inventory: str = "local") -> list[str]:
         program = str(Path(sys.executable).with_name("ansible-playbook"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from microchain.consensus.branch import BranchState, decode_branch
@@ -34,6 +35,7 @@ __all__ = ["FIRST_DYNASTY", "Core", "compute_seed", "seed_alpha"]
 FIRST_DYNASTY = Dynasty(1)
 EMPTY_STATE_ROOT = tagged_hash("microchain/state")
 """Until credits and registry changes live on the chain, the state is empty and its root a constant."""
+MAX_EVIDENCE = 16
 
 
 def compute_seed(output: bytes) -> Digest:
@@ -71,6 +73,7 @@ class Core:
         self.head = self.tree.root
         self.certificate: tuple[bytes, ...] = restored.certificate if restored else ()
         self.evidence = 0
+        self._offences: Counter[NodeId] = Counter()
         self.wake_proposer = True
         self._token = 0
         self._works: dict[int, Callable[[tuple[JobResult, ...]], None]] = {}
@@ -118,6 +121,10 @@ class Core:
         self.emit(CancelTimer(timer))
 
     def record_evidence(self, evidence: EvidenceRecord) -> None:
+        """Store evidence for good; a few for each offender, since it can make as much of it as it likes."""
+        self._offences[evidence.offender] += 1
+        if self._offences[evidence.offender] > MAX_EVIDENCE:
+            return
         self.evidence += 1
         self.persist((evidence,), durable=True)
 

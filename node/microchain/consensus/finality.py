@@ -61,7 +61,10 @@ class Finality:
             if vote.body.chain_id != core.chain_id or vote.voter not in core.committee.by_id:
                 core.emit(Misbehaviour(peer, "sent a vote of another chain or by no member"))
                 return
-            if not core.book.knows(vote) and self.is_well_formed(vote):
+            if not self.is_well_formed(vote):
+                core.emit(Misbehaviour(peer, "sent a vote of another dynasty, or whose source is not below its target"))
+                return
+            if not core.book.knows(vote):
                 votes.append(vote)
         if not votes:
             return
@@ -84,10 +87,10 @@ class Finality:
         """Whether the vote could count for some checkpoint of this dynasty."""
         return vote.body.dynasty == FIRST_DYNASTY and vote.source_epoch < vote.target_epoch
 
-    def accept(self, vote: Vote) -> bool:
+    def accept(self, vote: Vote, *, contained: bool = False) -> bool:
         """Take a verified vote, from a peer, a block or this node; return whether it was news."""
         core = self._core
-        fresh, evidence = core.book.add(vote)
+        fresh, evidence = core.book.add(vote, contained=contained)
         if evidence is not None:
             core.record_evidence(evidence)
         if not fresh:
@@ -98,8 +101,8 @@ class Finality:
             self._count(vote)
         elif vote.target_epoch > core.tree.root.epoch:
             mask = 0
-            for voter in core.book.for_target(vote.target):
-                mask |= 1 << core.committee.by_id[voter].index
+            for other in core.book.for_target(vote.target).values():
+                mask |= 1 << core.committee.by_id[other.voter].index
             if 3 * core.committee.weight_of(mask) > core.committee.total:
                 self._on_missing(vote.target)
         return True
@@ -122,7 +125,7 @@ class Finality:
     def block_validated(self, block: Block) -> None:
         """Count the votes in a new block of the tree and those that waited for it."""
         for vote in block.votes:
-            self.accept(vote)
+            self.accept(vote, contained=True)
         for vote in list(self._core.book.for_target(block.id).values()):
             if block.id in self._core.tree.blocks:
                 self._count(vote)
@@ -171,6 +174,8 @@ class Finality:
 
     def _finalize(self, checkpoint: Block, certificate: tuple[bytes, ...]) -> None:
         core = self._core
+        if checkpoint.adopted_at is None:
+            checkpoint.adopted_at = core.now
         finalized, abandoned = core.tree.prune(checkpoint)
         core.certificate = certificate
         records: list[Record] = [block.record() for block in finalized if not block.persisted]

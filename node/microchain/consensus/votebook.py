@@ -17,7 +17,7 @@ class VoteBook:
     def __init__(self, committee: Committee) -> None:
         self._committee = committee
         self._by_voter: dict[NodeId, dict[int, list[Vote]]] = {member.id: {} for member in committee.members}
-        self._by_target: dict[Digest, dict[NodeId, Vote]] = {}
+        self._by_target: dict[Digest, dict[Digest, Vote]] = {}
         self._raw: dict[Digest, bytes] = {}
         self._floor = 0
 
@@ -25,24 +25,27 @@ class VoteBook:
         """Whether exactly these bytes were verified before."""
         return self._raw.get(vote.id) == vote.raw
 
-    def for_target(self, target: Digest) -> dict[NodeId, Vote]:
-        """Return the votes for a checkpoint, by voter."""
+    def for_target(self, target: Digest) -> dict[Digest, Vote]:
+        """Return the votes for a checkpoint, by id: a liar's wrong source must not hide its right one."""
         return self._by_target.get(target, {})
 
-    def targets(self) -> dict[Digest, dict[NodeId, Vote]]:
-        """Return all votes by target and voter."""
+    def targets(self) -> dict[Digest, dict[Digest, Vote]]:
+        """Return all votes by target and id."""
         return self._by_target
 
-    def add(self, vote: Vote) -> tuple[bool, EvidenceRecord | None]:
-        """Take a verified vote; return (whether it is kept and new, evidence of an offence if there is one)."""
+    def add(self, vote: Vote, *, contained: bool = False) -> tuple[bool, EvidenceRecord | None]:
+        """Take a verified vote; return (whether it is kept and new, evidence of an offence if there is one).
+
+        A vote ``contained`` in a block of the tree counts for all who have the block, so it is kept beyond the bounds.
+        """
         epoch, slots = int(vote.target_epoch), self._by_voter[vote.voter]
         if vote.id in self._raw or epoch <= self._floor:
             return False, None
         evidence = self._offence(vote)
         same = slots.setdefault(epoch, [])
-        if len(same) >= 2:
+        if len(same) >= 2 and not contained:
             return False, evidence
-        if epoch > self._floor + VOTE_WINDOW:
+        if epoch > self._floor + VOTE_WINDOW and not contained:
             beyond = [e for e in slots if e > self._floor + VOTE_WINDOW and slots[e]]
             if beyond and max(beyond) > epoch:
                 if not same:
@@ -53,7 +56,7 @@ class VoteBook:
                     self._forget(vote.voter, older)
         same.append(vote)
         self._raw[vote.id] = vote.raw
-        self._by_target.setdefault(vote.target, {}).setdefault(vote.voter, vote)
+        self._by_target.setdefault(vote.target, {})[vote.id] = vote
         return True, evidence
 
     def prune(self, floor: Epoch) -> None:
@@ -70,7 +73,7 @@ class VoteBook:
             self._raw.pop(vote.id, None)
             votes = self._by_target.get(vote.target)
             if votes is not None:
-                votes.pop(voter, None)
+                votes.pop(vote.id, None)
                 if not votes:
                     del self._by_target[vote.target]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
+from microchain.consensus.messages import MAX_IDS
 from microchain.consensus.types import Digest, Height
 
 __all__ = ["Pool", "PoolEntry"]
@@ -48,7 +49,7 @@ class Pool:
         entry = self.pending.pop(id, None)
         if entry is not None:
             self.pending_bytes -= len(entry.raw)
-        self.included[id] = entry or PoolEntry(raw, valid_until, False)
+        self.included[id] = entry or self.included.get(id) or PoolEntry(raw, valid_until, False)
 
     def restore(self, id: Digest) -> None:
         """The block that contained this transaction is not on the head's branch any more."""
@@ -66,14 +67,14 @@ class Pool:
             self.included.pop(id, None)
 
     def select(self, height: Height, max_bytes: int) -> Iterator[tuple[Digest, PoolEntry]]:
-        """Yield pending transactions, oldest first, that fit together into a block at ``height``."""
-        room = max_bytes
+        """Yield pending transactions, oldest first, that fit together into a block, and its message, at ``height``."""
+        room, places = max_bytes, MAX_IDS
         for id, entry in self.pending.items():
             if entry.valid_until < height or len(entry.raw) > room:
                 continue
-            room -= len(entry.raw)
+            room, places = room - len(entry.raw), places - 1
             yield id, entry
-            if room < 128:
+            if room < 128 or not places:
                 return
 
     def expire(self, height: Height) -> list[Digest]:

@@ -207,7 +207,7 @@ class Intake:
             ):  # With signatures of another length; the sender of the block can't help it.
                 pending.remove(at)
         if pending.absent:
-            self._on_incomplete(pending)
+            self._go_on_incomplete(pending)
             return
         try:
             candidate = check_place(pending.header, parent)
@@ -221,6 +221,15 @@ class Intake:
             self._fault(pending, str(error))
             return
         self._validate(pending, parent, candidate, votes, expiries, unverified)
+
+    def _go_on_incomplete(self, pending: Pending) -> None:
+        """Take the spare copy if that is whole; else have what is missing fetched."""
+        spare = pending.spare
+        if spare is None or spare.absent:
+            self._on_incomplete(pending)
+            return
+        pending.spare, spare.spare = None, pending
+        self._begin(spare)
 
     def _unknown_votes(self, votes: Sequence[Vote]) -> list[tuple[bytes, bytes, bytes]]:
         core = self._core

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 
 import msgspec
 from microchain.consensus.core import EMPTY_STATE_ROOT, Core, compute_seed, seed_alpha
 from microchain.consensus.engine import MicrochainEngine
-from microchain.consensus.interface import Work
-from microchain.consensus.messages import CompactBlock, FullBlock
+from microchain.consensus.interface import PeerConnected, Work
+from microchain.consensus.messages import CompactBlock, FullBlock, Message, Status
 from microchain.consensus.objects import (
+    TRANSACTION_TAG,
     VOTE_TAG,
     HeaderBody,
+    TransactionBody,
     VoteBody,
     decode_header,
     decode_transaction,
@@ -21,13 +24,24 @@ from microchain.consensus.objects import (
     seal,
 )
 from microchain.consensus.tree import Block
-from microchain.consensus.types import NodeId
+from microchain.consensus.types import Digest, NodeId
 from microchain.crypto.hashing import tagged_hash
 from microchain.crypto.merkle import merkle_root
+from microchain.simulator.crypto import SimulatedKeyring
 
-from tests.consensus.driver import Driver, Town
+from tests.consensus.driver import SECOND, Driver, Town
 
-__all__ = ["Forge", "LateDriver", "compact", "full", "largest_containers"]
+__all__ = [
+    "Forge",
+    "LateDriver",
+    "Scene",
+    "compact",
+    "full",
+    "largest_containers",
+    "random_id",
+    "status_of",
+    "transaction",
+]
 
 
 class Forge:
@@ -133,6 +147,69 @@ class LateDriver(Driver):
         """Do all work that waits, and what follows from it."""
         while self._late:
             super().finish(self._late.popleft())
+
+
+class Scene:
+    """A town, a forge, and one victim that is none of the first two candidates after genesis."""
+
+    def __init__(self, *, late: bool = False, **parameters: object) -> None:
+        self.town = Town(**{"idle_interval_ms": 3_600_000, **parameters})
+        self.forge = Forge(self.town)
+        self.order = self.forge.ranked(self.forge.genesis)
+        self.liar, self.honest, self.victim_id = self.order[0], self.order[1], self.order[-1]
+        self.victim = LateDriver(self.town, self.victim_id) if late else Driver(self.town, self.victim_id)
+        for peer in self.town.members:
+            if peer != self.victim_id:
+                self.victim.feed(PeerConnected(peer))
+
+    def finish(self) -> None:
+        if isinstance(self.victim, LateDriver):
+            self.victim.catch_up()
+
+    def hear(self, peer: NodeId, *messages: Message) -> None:
+        self.victim.hear(peer, *messages)
+        self.finish()
+
+    def head(self) -> Digest:
+        return self.victim.engine.status().head
+
+    def accused(self) -> set[NodeId]:
+        return {accusation.peer for accusation in self.victim.accusations()}
+
+    def works_on(self) -> bool:
+        """Whether four honest blocks with everybody's votes are still taken, final but for the last two."""
+        before, parent = self.accused(), self.forge.genesis
+        for _ in range(4):
+            votes = self.forge.votes(parent) if parent.height else ()
+            rank = next(n for n, member in enumerate(self.forge.ranked(parent)) if member != self.liar)
+            parent = self.forge.block(parent, (), votes, rank=rank)
+            self.hear(parent.proposer, full(parent))
+            self.victim.advance(2 * SECOND)
+            self.finish()
+        status = self.victim.engine.status()
+        return status.finalized_height >= 2 and self.accused() == before
+
+
+def random_id(*parts: object) -> Digest:
+    return Digest(sha256(repr(parts).encode()).digest())
+
+
+def status_of(height: int, *, finalized: int = 0, name: object = "head", vote: bytes = b"") -> Status:
+    return Status(
+        random_id(name, height),
+        height,
+        random_id("j", finalized),
+        finalized,
+        random_id("f", finalized),
+        finalized,
+        vote,
+    )
+
+
+def transaction(town: Town, *, key: SimulatedKeyring | None = None, payload: bytes = b"x", **changes: object) -> bytes:
+    body = TransactionBody(1, town.chain_id, 0, town.device, 100, payload)
+    signed = encode_body(msgspec.structs.replace(body, **changes))
+    return seal(signed, (key or town.keyrings[town.device]).sign(tagged_hash(TRANSACTION_TAG, signed)))
 
 
 def _children(item: object) -> Iterator[tuple[str, object]]:

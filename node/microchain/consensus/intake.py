@@ -26,6 +26,7 @@ from microchain.consensus.validity import check_header, check_place, check_size,
 __all__ = ["Intake"]
 
 MAX_REJECTED = 1024
+MAX_HELD = 1024
 MAX_KEPT_PROPOSALS = 256
 REQUEST_LIFETIME = 5_000 * MILLISECOND
 
@@ -214,6 +215,9 @@ class Intake:
         except ProtocolError as error:
             self._reject(pending, str(error))
             return
+        if self._holds_enough_of(pending.header.proposer):
+            self._drop(pending)
+            return
         try:
             votes = check_votes(core, pending, parent)
             expiries, unverified = check_transactions(core, pending, parent)
@@ -221,6 +225,13 @@ class Intake:
             self._fault(pending, str(error))
             return
         self._validate(pending, parent, candidate, votes, expiries, unverified)
+
+    def _holds_enough_of(self, proposer: NodeId) -> bool:
+        """Whether the tree is full of a proposer's held blocks: a private chain is valid and may be of any length."""
+        blocks, now = self._core.tree.blocks, self._core.now
+        if len(blocks) <= MAX_HELD:
+            return False
+        return sum(block.proposer == proposer and block.release > now for block in blocks.values()) >= MAX_HELD
 
     def _go_on_incomplete(self, pending: Pending) -> None:
         """Take the spare copy if that is whole; else have what is missing fetched."""

@@ -53,9 +53,10 @@ class TransactionIndex:
         (indexed,) = self._connection.execute(f"SELECT {_INDEXED}").fetchone()
         (last,) = self._connection.execute("SELECT max(height) FROM chain").fetchone()
         segment = self._connection.execute("INSERT INTO segment (last_height) VALUES (?)", (last,)).lastrowid
+        # One statement for all segments: a connection keeps the last 128 different ones compiled, kilobytes each.
         self._connection.executemany(
-            f"INSERT INTO transaction_position VALUES ({segment}, ?, ?)",
-            _compute_entries(self._connection, indexed, last),
+            "INSERT INTO transaction_position VALUES (?, ?, ?)",
+            ((segment, prefix, position) for prefix, position in _compute_entries(self._connection, indexed, last)),
         )
 
 

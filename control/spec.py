@@ -110,5 +110,3 @@ def shown_size(size: int) -> str:
         if size and size % (1 << shift) == 0:
             return f"{size >> shift}{suffix}"
     return str(size)
-
-

@@ -64,6 +64,7 @@ _RESERVED = {
     "signature": "belongs to the deployment (the inventory's variable 'signature'), since keys are made with it",
 }
 
+
 def load_experiment(path: Path, name: str | None = None) -> Experiment:
     """Read and check an experiment file; SpecError lists every mistake as ``file:line: what is wrong``."""
     document = read_document(path, name)

@@ -49,9 +49,7 @@ async def conduct(
 ) -> Outcome:
     """Run the cell; the outcome is also in ``outcome.json`` and in the run's progress."""
     started, began = datetime.now(UTC), time.monotonic()
-    outcome = Outcome(
-        cell=cell.id, status="failed", drained=False, started=started.isoformat(), ended="", seconds=0.0
-    )
+    outcome = Outcome(cell=cell.id, status="failed", drained=False, started=started.isoformat(), ended="", seconds=0.0)
     try:
         genesis, token = _read_inputs(directory, deployment)
         outcome.chain_id = genesis.chain_id().hex()

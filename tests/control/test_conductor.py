@@ -33,8 +33,7 @@ from tests.control.deployment import SPEC, endpoints, make_project, write_spec
 from tests.control.fake_nodes import FakeChain
 
 RATE = (
-    SPEC[: SPEC.index("workload")]
-    + "workload: {kind: rate, rate: 200, duration_s: 0.5, warmup_s: 0.1, drain_s: 5}\n"
+    SPEC[: SPEC.index("workload")] + "workload: {kind: rate, rate: 200, duration_s: 0.5, warmup_s: 0.1, drain_s: 5}\n"
 )
 
 

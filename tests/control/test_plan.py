@@ -83,9 +83,7 @@ def test_the_command_prints_the_run_directory(
     assert RunDirectory(Path(capsys.readouterr().out.strip())).cells()
 
 
-def test_the_command_reports_a_wrong_file_with_exit_code_2(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_reports_a_wrong_file_with_exit_code_2(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(write_spec(project, "name: x\n")), "--inventory", "local"]) == 2
     assert "key 'validators' is missing" in capsys.readouterr().err
 

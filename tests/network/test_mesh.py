@@ -131,5 +131,3 @@ async def test_an_address_in_use_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="in use"):
             async with mesh_of(cluster, 0):
                 pass
-
-

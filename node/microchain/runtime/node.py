@@ -51,6 +51,7 @@ log = logging.getLogger("microchain.runtime")
 
 EngineFactory = Callable[[Genesis, NodeId, Restored | None], Engine]
 
+
 class ListenError(OSError):
     """An address that can't be listened on."""
 

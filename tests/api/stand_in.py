@@ -230,6 +230,7 @@ class StandInNode:
             "finalized": {"height": engine.finalized_height, "id": engine.finalized.hex()},
             "pool": {"transactions": len(self.chain.pool), "bytes": sum(map(len, self.chain.pool.values()))},
             "syncing": False,
+            "observing": False,
             "evidence": 0,
             "uptime_s": 1.5,
             "rss_bytes": 50 << 20,

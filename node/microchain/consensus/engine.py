@@ -121,6 +121,7 @@ class MicrochainEngine:
             own_unfinalized=sum(block.own for block in core.tree.blocks.values()),
             evidence=core.evidence,
             syncing=self._exchange.catch_up.active,
+            observing=self._voter.observing,
         )
 
     def find_transaction(self, id: Digest) -> tuple[Literal["pooled", "included", "committed"], Digest | None] | None:

@@ -373,7 +373,11 @@ Action = (
 
 
 class EngineStatus(_Value, frozen=True):
-    """A snapshot for the operator. ``syncing`` while the node fetches finalized blocks that it lacks."""
+    """A snapshot for the operator.
+
+    ``syncing`` while the node fetches finalized blocks that it lacks; ``observing`` if it takes no part, because it may
+    have done so before on a ledger that is lost.
+    """
 
     head: Digest
     head_height: Height
@@ -386,6 +390,7 @@ class EngineStatus(_Value, frozen=True):
     own_unfinalized: int
     evidence: int
     syncing: bool
+    observing: bool = False
 
 
 class Engine(Protocol):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from asyncio.sslproto import SSLProtocol
 
-__all__ = ["settle", "tune_allocator"]
+__all__ = ["settle", "shrink_tls_buffers", "tune_allocator"]
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD = -1
 _M_ARENA_MAX = -8
 _TRIM_THRESHOLD_BYTES = 128 << 10
+_TLS_BUFFER_BYTES = 64 << 10
 
 
 def tune_allocator() -> None:
@@ -23,6 +25,15 @@ def tune_allocator() -> None:
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES)
+
+
+def shrink_tls_buffers() -> None:
+    """Give each TLS connection opened from now on 64 KiB to receive into, not 256: saves 2 MB with ten of them.
+
+    As large is what each read allocates for one record of at most 16 KiB; 256 KiB are beyond glibc's threshold, so each
+    read would map memory and unmap it again.
+    """
+    SSLProtocol.max_size = _TLS_BUFFER_BYTES
 
 
 def settle() -> None:

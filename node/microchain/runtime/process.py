@@ -12,7 +12,7 @@ from microchain.consensus.genesis import GenesisError
 from microchain.crypto.signatures import KeyFileError
 from microchain.ledger.ledger import LedgerError
 from microchain.network.tls import TlsFilesError
-from microchain.runtime.memory import settle, tune_allocator
+from microchain.runtime.memory import settle, shrink_tls_buffers, tune_allocator
 from microchain.runtime.node import ListenError, Node, NodeSetupError
 from microchain.runtime.stopping import StopCode
 from microchain.runtime.systemd import notify
@@ -25,6 +25,7 @@ log = logging.getLogger("microchain")
 def main(config: NodeConfig) -> int:
     """Run a node until it is told to stop; returns its exit code (`StopCode`)."""
     tune_allocator()
+    shrink_tls_buffers()
     try:
         node = Node(config)
     except (ConfigError, GenesisError, KeyFileError, NodeSetupError, TlsFilesError) as error:

@@ -10,7 +10,7 @@ from microchain.consensus.types import Digest, Height
 __all__ = ["ReplayIndex"]
 
 _BUCKET_HEIGHTS = 64
-_MERGE_AT = 1024
+_MERGE_AT = 128
 
 
 class _Bucket:

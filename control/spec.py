@@ -48,7 +48,7 @@ class RoundsWorkload(Settings, tag="rounds", tag_field="kind", frozen=True, kw_o
     warmup: Annotated[int, Meta(ge=0, le=1_000)] = 3
     transactions: Annotated[int, Meta(ge=1)] | None = None
     timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 60.0
-    entry: Entry = "spread"
+    entry: Entry = "one"
 
 
 class RateWorkload(Settings, tag="rate", tag_field="kind", frozen=True, kw_only=True):

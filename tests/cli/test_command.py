@@ -236,7 +236,7 @@ def test_module_runs_as_a_program(tmp_path: Path) -> None:
 
 
 def test_wheel_holds_the_typed_package_and_the_command(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(NODE)]
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(NODE)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("microchain_node-*.whl")
     with zipfile.ZipFile(wheel) as archive:

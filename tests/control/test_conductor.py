@@ -118,15 +118,15 @@ async def test_no_two_transactions_of_a_cell_have_one_nonce(tmp_path: Path) -> N
         assert len(set(stage.chain.nonces)) == len(stage.chain.nonces) == 32
 
 
-async def test_the_load_is_spread_evenly_over_all_validators(tmp_path: Path) -> None:
+async def test_the_load_is_spread_evenly_over_all_validators_if_so_asked(tmp_path: Path) -> None:
     async with make_stage(tmp_path) as stage:
+        stage.change(entry="spread")
         await stage.conduct()
         assert [node.submissions for node in stage.chain.nodes] == [[2, 2, 2, 2]] * 4
 
 
-async def test_the_load_goes_to_one_validator_at_a_time_if_so_asked(tmp_path: Path) -> None:
+async def test_the_load_goes_to_one_validator_at_a_time(tmp_path: Path) -> None:
     async with make_stage(tmp_path) as stage:
-        stage.change(entry="one")
         await stage.conduct()
         assert [node.submissions for node in stage.chain.nodes] == [[8]] * 4
 
@@ -217,6 +217,7 @@ async def test_a_validator_that_dies_in_a_round_fails_the_cell_at_once(tmp_path:
 async def test_refused_transactions_fail_the_cell_with_the_reasons(tmp_path: Path) -> None:
     async with make_stage(tmp_path) as stage:
         stage.chain.nodes[0].refuse = "unknown_sender"
+        stage.change(entry="spread")
         outcome = await stage.conduct()
         assert outcome.message == "round 1: 8 transactions submitted, not accepted were 2 unknown_sender"
 

@@ -46,7 +46,7 @@ def test_a_cell_settles_every_number(project: Path) -> None:
     (cell,) = run.cells()
     assert cell == read_cell(run.cell(cell.id))
     assert cell.workload == CellRounds(
-        rounds=3, warmup=1, transactions=8, transaction_bytes=1024, timeout_s=20, entry="spread"
+        rounds=3, warmup=1, transactions=8, transaction_bytes=1024, timeout_s=20, entry="one"
     )
     assert cell.validators == ("validator-1", "validator-2", "validator-3", "validator-4")
     assert (cell.parameters.max_block_bytes, cell.parameters.max_tx_bytes) == (8192, 1024)

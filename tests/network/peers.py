@@ -76,6 +76,16 @@ async def mesh_of(
         yield mesh, observer
     finally:
         await mesh.close()
+        await _finish_accepting()
+
+
+async def _finish_accepting() -> None:
+    """Let asyncio end the handshakes that it had accepted: what a closing loop cuts short is a socket left open."""
+    accepting = [task for task in asyncio.all_tasks() if "_accept_connection" in repr(task.get_coro())]
+    if accepting:
+        await asyncio.wait(accepting, timeout=5)
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 class Hostile:

@@ -102,7 +102,7 @@ def _is_complete(directory: Path) -> bool:
 def _read_outcome(directory: Path) -> dict[str, object]:
     try:
         return msgspec.json.decode((directory / "outcome.json").read_bytes(), type=dict[str, object])
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return {}
 
 

@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         request = msgspec.json.decode(sys.stdin.buffer.read(), type=Enrolment)
         changed = enrol(request, options.state.resolve(), check=options.check)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         print(f"the request is malformed: {error}", file=sys.stderr)
         return 2
     except (ControlError, OSError) as error:

@@ -77,7 +77,7 @@ def _read_bundle(path: Path) -> Bundle:
         return msgspec.json.decode(path.read_bytes(), type=Bundle)
     except FileNotFoundError:
         raise UsageError(f"{path}: the keys of {path.stem} were not brought back; run './testbed deploy'") from None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no bundle of keys: {error}; run './testbed deploy'") from None
 
 

@@ -63,5 +63,5 @@ def read_deployment(path: Path) -> Deployment:
         return msgspec.json.decode(path.read_bytes(), type=Deployment)
     except FileNotFoundError:
         raise UsageError(f"nothing is deployed here: {path} does not exist; run './testbed deploy' first") from None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}; './testbed deploy' writes it again") from None

@@ -112,7 +112,7 @@ def _continue_run(run: RunDirectory, experiment: Experiment, inventory: str) -> 
     try:
         before = msgspec.json.decode((run.path / "resolved.json").read_bytes(), type=Experiment)
         planned_on = msgspec.json.decode((run.path / "inventory.json").read_bytes())["name"]
-    except (OSError, msgspec.MsgspecError, LookupError, TypeError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, LookupError, TypeError) as error:
         raise UsageError(f"{run.path} is a damaged run and can't be continued: {error}") from None
     changed = [key for key in Experiment.__struct_fields__ if getattr(before, key) != getattr(experiment, key)]
     if changed:

@@ -77,6 +77,6 @@ class ProgressTail:
         for line in complete.splitlines():
             try:
                 steps.append(msgspec.json.decode(line, type=Progress))
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError):
                 self.skipped += 1
         return steps

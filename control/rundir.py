@@ -52,7 +52,7 @@ class RunDirectory:
             return msgspec.json.decode((self.path / "cells.json").read_bytes(), type=list[Cell])
         except FileNotFoundError:
             raise UsageError(f"{self.path} is no run directory: it has no cells.json") from None
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UsageError(f"{self.path / 'cells.json'} can't be read: {error}") from None
 
     def report(self, progress: Progress) -> None:
@@ -69,7 +69,7 @@ def read_cell(directory: Path) -> Cell:
     path = directory / "cell.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Cell)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no planned cell: {error}") from None
 
 

@@ -89,6 +89,6 @@ def _run_names(runs: Path) -> list[str]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         document = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return {}
     return document if isinstance(document, dict) else {}

@@ -85,7 +85,7 @@ class Session:
                 status = await self.nodes[name].status()
             except Unreachable:
                 reason = "no answer (its node.log may say why)"
-            except (NodeError, msgspec.MsgspecError) as error:
+            except (NodeError, msgspec.MsgspecError, UnicodeDecodeError) as error:
                 reason = str(error)
             else:
                 reason = self._describe_unready(status)

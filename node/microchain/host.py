@@ -286,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.umask(0o077)
     try:
         request = msgspec.json.decode(sys.stdin.buffer.read(), type=kind, dec_hook=_decode_path)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         print(f"microchain.host {words[0]}: the request is malformed: {error}", file=sys.stderr)
         return 2
     try:

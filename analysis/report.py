@@ -25,7 +25,7 @@ from analysis.verdict import Level, Reason, Verdict
 
 __all__ = ["PLAIN_WIDTH", "Report", "analyse", "write_report"]
 
-PLAIN_WIDTH = 140
+PLAIN_WIDTH = 112
 _STYLES = {Level.VALID: "bold green", Level.SUSPECT: "bold yellow", Level.INVALID: "bold red"}
 
 

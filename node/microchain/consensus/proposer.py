@@ -167,7 +167,7 @@ class Proposer:
                 self._busy = False
                 core.wake_proposer = True
                 return
-            self._sign(parent, candidate, content, votes, results)
+            self._sign(parent, *self._build(parent, candidate, content, votes, results))
 
         core.work(jobs, done)
 
@@ -188,14 +188,15 @@ class Proposer:
                     votes.append(vote)
         return votes
 
-    def _sign(
+    def _build(
         self,
         parent: Block,
         candidate: Candidate,
         content: Content,
         votes: list[Vote],
         results: Sequence[JobResult],
-    ) -> None:
+    ) -> tuple[Block, bytes]:
+        """Return the block, without its header's signature, and the header's signed bytes."""
         core = self._core
         proven, tx_root, votes_root = results
         assert isinstance(proven, tuple) and isinstance(tx_root, bytes) and isinstance(votes_root, bytes)
@@ -228,6 +229,10 @@ class Proposer:
             tuple(votes),
         )
         block.own = block.persisted = True
+        return block, signed
+
+    def _sign(self, parent: Block, block: Block, signed: bytes) -> None:
+        core = self._core
         core.trace("proposed", block)
         self.proposed_on.add(parent.id)
 
@@ -247,7 +252,7 @@ class Proposer:
             else:
                 core.persist((DiscardRecord((block.id,)),), durable=False)
 
-        core.work((Sign(id),), done)
+        core.work((Sign(block.id),), done)
 
     def forget_below(self) -> None:
         """Parents that are not in the tree any more can't be extended."""

@@ -115,7 +115,7 @@ class NodeClient:
         ca_file: Path | None = None,
         token: str | None = None,
         timeout_s: float = 30.0,
-        connections: int = 16,
+        connections: int = 4,
     ) -> None:
         self.url = url.rstrip("/")
         self._context = True if ca_file is None else client_context(ca_file)

@@ -11,7 +11,6 @@ from microchain.consensus.interface import (
     Action,
     BlockRecord,
     BlockTrace,
-    CancelTimer,
     EvidenceRecord,
     Job,
     JobResult,
@@ -116,9 +115,6 @@ class Core:
 
     def set_timer(self, timer: str, at: int) -> None:
         self.emit(SetTimer(timer, Nanoseconds(at)))
-
-    def cancel_timer(self, timer: str) -> None:
-        self.emit(CancelTimer(timer))
 
     def record_evidence(self, evidence: EvidenceRecord) -> None:
         """Store evidence for good; a few for each offender, since it can make as much of it as it likes."""

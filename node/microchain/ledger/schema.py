@@ -22,7 +22,7 @@ APPLICATION_ID = 0x4D696372
 PAGE_BYTES = 16384
 WAL_PAGES = 1024
 """Frames after which a commit also copies the log into the main file (16 MiB)."""
-CACHE_KIB = 2048
+CACHE_KIB = 1024
 
 _SCHEMA = """
 -- SQLite notices no flipped bit inside a value: `checksum` is the CRC-32 of the other columns (see rows.py).

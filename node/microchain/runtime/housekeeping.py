@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from microchain.runtime.memory import give_back
 from microchain.runtime.stopping import StopCode
 from microchain.runtime.systemd import notify, watchdog_interval
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Housekeeping"]
 
 _LEASE_CHECK_S = 1.0
+_GIVE_BACK_S = 30.0
 
 
 class Housekeeping:
@@ -32,7 +34,7 @@ class Housekeeping:
     def start(self) -> None:
         """Begin."""
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._report()), loop.create_task(self._watch())]
+        self._tasks = [loop.create_task(task) for task in (self._report(), self._watch(), self._keep_small())]
 
     async def stop(self) -> None:
         """End."""
@@ -68,3 +70,8 @@ class Housekeeping:
             if self._lease_end is not None and time.monotonic() >= self._lease_end:
                 self._node.request_stop(StopCode.DONE, "the lease has ended: nobody on the control side extended it")
                 return
+
+    async def _keep_small(self) -> None:
+        while True:
+            await asyncio.sleep(_GIVE_BACK_S)
+            give_back()

@@ -6,7 +6,7 @@ import ctypes
 import gc
 from asyncio.sslproto import SSLProtocol
 
-__all__ = ["settle", "shrink_tls_buffers", "tune_allocator"]
+__all__ = ["give_back", "settle", "shrink_tls_buffers", "tune_allocator"]
 
 # glibc's malloc.h
 _M_TRIM_THRESHOLD = -1
@@ -38,6 +38,17 @@ def shrink_tls_buffers() -> None:
     read would map memory and unmap it again.
     """
     SSLProtocol.max_size = _TLS_BUFFER_BYTES
+
+
+def give_back() -> None:
+    """Give the system the free pages between blocks that are in use. Elsewhere than on glibc, nothing.
+
+    Freed memory is given back by itself only from the heap's end. A node's messages come and go in all sizes, so holes
+    gather below: 6 MB an hour with blocks of 128 KB, while what is in use stays the same.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def settle() -> None:

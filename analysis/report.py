@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -14,11 +14,13 @@ from rich.text import Text
 from analysis.checks import check_cell
 from analysis.documents import RateWorkload
 from analysis.hardware import describe_hardware, is_chapter_hardware
+from analysis.measured import MeasuredCell
 from analysis.rates import measure_rate
+from analysis.rendering import sources_to_rich, to_rich
 from analysis.rounds import measure_rounds
 from analysis.run import Run
 from analysis.summary import summarise
-from analysis.tables import MeasuredCell, latency_tables, rate_table, sources, throughput_table, traffic_table
+from analysis.tables_data import DataTable, build_tables
 from analysis.timeline import build_timeline
 from analysis.traffic import count_traffic
 from analysis.verdict import Level, Reason, Verdict
@@ -37,16 +39,14 @@ class Report:
     verdict: Verdict
     hardware: str
     chapter_boards: bool
+    tables: tuple[DataTable, ...] = ()
 
     def renderables(self) -> list[RenderableType]:
         """Return tables and verdict for a rich console."""
-        parts: list[RenderableType] = []
-        if any(cell.rounds is not None for cell in self.cells):
-            parts += latency_tables(self.cells, self.hardware, chapter_boards=self.chapter_boards)
-            parts.append(throughput_table(self.cells, self.hardware, chapter_boards=self.chapter_boards))
-            parts += [traffic_table(self.cells), sources()]
-        if any(cell.rate is not None for cell in self.cells):
-            parts.append(rate_table(self.cells, self.hardware))
+        parts: list[RenderableType] = [to_rich(table) for table in self.tables]
+        sources = sources_to_rich(self.tables)
+        if sources is not None:
+            parts.append(sources)
         head, *reasons = self.verdict.lines()
         return [*parts, Text(head, style=_STYLES[self.verdict.level]), *(Text(line) for line in reasons)]
 
@@ -68,12 +68,13 @@ def analyse(run: Run) -> Report:
         reasons.append(Reason(Level.INVALID, "the run has no readable cell: nothing was measured"))
     client_host = hosts.pop(CLIENT, "")
     machines = set(hosts.values())
-    return Report(
+    report = Report(
         tuple(measured),
         Verdict(run.name, tuple(run.cells), tuple(dict.fromkeys(reasons))),
         describe_hardware(run.environment, machines, client_host),
         is_chapter_hardware(run.environment, machines, client_host),
     )
+    return replace(report, tables=tuple(build_tables(run, report)))
 
 
 def write_report(report: Report, directory: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.measured import MeasuredCell
 from analysis.rounds import PHASES
-from analysis.tables import MeasuredCell
 
 __all__ = ["summarise"]
 

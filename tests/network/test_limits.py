@@ -51,6 +51,30 @@ def test_the_true_offset_is_always_within_the_bound(offset: int, paths: list[tup
     assert abs(estimate.offset_ns - offset) <= estimate.bound_ns
 
 
+@given(
+    offset=st.integers(-(10**15), 10**15),
+    ppm=st.floats(-DRIFT_PPM * 0.999, DRIFT_PPM * 0.999),
+    paths=st.lists(
+        st.tuples(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**10), st.integers(0, 10**11)),
+        min_size=1,
+    ),
+)
+def test_a_clock_that_drifts_stays_within_the_bound_also_during_an_exchange(
+    offset: int, ppm: float, paths: list[tuple[int, int, int, int]]
+) -> None:
+    def peer(own: int) -> int:
+        return own + offset + round(own * ppm * 1e-6)
+
+    estimator, now = OffsetEstimator(), 0
+    for there, back, held, pause in paths:
+        received, answered = now + there, now + there + held
+        estimator.add(now, peer(received), peer(answered), answered + back)
+        now = answered + back + pause
+    estimate = estimator.estimate(now)
+    if estimate is not None:  # a round trip that the drift makes negative is left out
+        assert abs(estimate.offset_ns - (peer(now) - now)) <= estimate.bound_ns + 2
+
+
 def test_the_estimate_prefers_a_short_round_trip_until_it_has_aged() -> None:
     estimator = OffsetEstimator()
     estimator.add(0, 50, 50, 100)

@@ -31,7 +31,8 @@ class OffsetEstimator:
     """Keeps the last exchanges and answers with the one that bounds the offset best *now*.
 
     Half of a sample's round trip bounds its error, whatever the asymmetry of the path; as it ages, the clocks may
-    drift by DRIFT_PPM of its age. The least sum of both is the bound.
+    drift by DRIFT_PPM of its age, which counts from its beginning (t1): they drift during the exchange too. The least
+    sum of both is the bound.
     """
 
     def __init__(self) -> None:
@@ -41,13 +42,14 @@ class OffsetEstimator:
         """Add an exchange: sent at t1 and answered at t4 on our clock; received at t2, answered at t3 on the peer's."""
         rtt = (t4 - t1) - (t3 - t2)
         if rtt >= 0 and t3 >= t2:
-            self._samples.append(_Sample(t4, ((t2 - t1) + (t3 - t4)) // 2, rtt))
+            self._samples.append(_Sample(t1, ((t2 - t1) + (t3 - t4)) // 2, rtt))
 
     def estimate(self, now: int) -> ClockOffset | None:
         """Return the best estimate at ``now`` on our clock, None before the first exchange."""
         best: ClockOffset | None = None
         for sample in self._samples:
-            bound = (sample.rtt + 1) // 2 + max(0, now - sample.at) * DRIFT_PPM // 1_000_000
+            drift = max(0, now - sample.at) * DRIFT_PPM // 1_000_000 + 1
+            bound = (sample.rtt + 1) // 2 + drift
             if best is None or bound < best.bound_ns:
                 best = ClockOffset(sample.offset, sample.rtt, bound)
         return best

@@ -27,7 +27,9 @@ __all__ = ["CollectError", "collect_cell", "main"]
 
 MAX_FILE = 1 << 30
 MAX_FILES = 512
-_KNOWN = re.compile(r"config\.toml|digest\.json|node\.log(\.1)?|spool/[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_KNOWN = re.compile(
+    r"config\.toml|digest\.json|node\.log(\.1)?|shipper\.json|rejected\.lp|spool/[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+)
 
 
 class CollectError(ControlError):

@@ -12,7 +12,8 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -22,10 +23,12 @@ __all__ = [
     "Address",
     "ApiSection",
     "ConfigError",
+    "InfluxSection",
     "LeaseSection",
     "ListenSection",
     "NodeConfig",
     "NodeSection",
+    "ServerUrl",
     "TelemetrySection",
     "load_config",
     "suggest",
@@ -57,6 +60,24 @@ class Address(str):
             raise ValueError(f"expected host:port, such as 127.0.0.1:9101, not {text!r}")
         address.host, address.port = host, int(port)
         return address
+
+
+class ServerUrl(str):
+    """``http[s]://host[:port][/path]`` of a server; ValueError if the text is none."""
+
+    def __new__(cls, text: str) -> ServerUrl:
+        try:
+            parts = urlsplit(text)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        extra = parts.query or parts.fragment or parts.username is not None or parts.password is not None
+        usable = parts.scheme in ("http", "https") and parts.hostname and port != 0 and text.isascii()
+        if not usable or extra or not text.isprintable() or " " in text:
+            raise ValueError(
+                f"expected http://host:port or https://host:port, such as http://10.0.0.1:8086, not {text!r}"
+            )
+        return super().__new__(cls, text)
 
 
 class _Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -102,6 +123,19 @@ class LeaseSection(_Section, frozen=True):
     seconds: Annotated[float, Meta(ge=0)] = 900.0
 
 
+class InfluxSection(_Section, frozen=True):
+    """The InfluxDB server that telemetry is streamed to. ``token_file`` is read again for each try, so it may change.
+
+    ``ca_file`` is the certificate of the authority that signed an https server's; without it the system's count.
+    """
+
+    url: ServerUrl
+    org: Annotated[str, Meta(min_length=1, max_length=255)]
+    bucket: Annotated[str, Meta(min_length=1, max_length=255)]
+    token_file: Path
+    ca_file: Path | None = None
+
+
 class NodeConfig(_Section, frozen=True):
     """A whole configuration file."""
 
@@ -110,6 +144,7 @@ class NodeConfig(_Section, frozen=True):
     api: ApiSection
     telemetry: TelemetrySection = TelemetrySection()
     lease: LeaseSection = LeaseSection()
+    influx: InfluxSection | None = None
 
     @property
     def ledger_path(self) -> Path:
@@ -149,8 +184,8 @@ def suggest(name: str, known: Sequence[str]) -> str:
 def _convert(expected: type, value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError(f"expected a string, got {value!r}")
-    if expected is Address:
-        return Address(value)
+    if expected in (Address, ServerUrl):
+        return expected(value)
     if "\x00" in value or not Path(value).is_absolute():
         raise ValueError(f"expected an absolute path, got {value!r}")
     return Path(value)
@@ -163,6 +198,11 @@ def _refuse_contradictions(path: Path, text: str, config: NodeConfig) -> None:
     if config.listen.peer == config.listen.api and config.listen.peer.port:
         line = _line_of(text, "listen", "api")
         raise ConfigError(f"{path}:{line}: listen.api: {config.listen.api} is the address of listen.peer as well")
+    if config.influx and config.influx.ca_file and not config.influx.url.startswith("https:"):
+        line = _line_of(text, "influx", "ca_file")
+        raise ConfigError(
+            f"{path}:{line}: influx.ca_file: {config.influx.url} uses no TLS; make it https:// or leave it out"
+        )
 
 
 def _explain(path: Path, text: str, document: dict[str, Any], message: str) -> str:
@@ -186,6 +226,7 @@ def _keys_of(section: list[str]) -> list[str]:
     struct: Any = NodeConfig
     for name in section:
         struct = next(f.type for f in msgspec.structs.fields(struct) if f.name == name)
+        struct = next((kind for kind in get_args(struct) if kind is not type(None)), struct)  # of an optional section
     return [f.name for f in msgspec.structs.fields(struct)]
 
 

@@ -1,11 +1,12 @@
 """``python -m microchain.host COMMAND``: what a playbook asks of a host that has several validators, done in one go.
 
-A request is a JSON object on stdin, the answer one on stdout; both hold only public data, but for the API token in a
+A request is a JSON object on stdin, the answer one on stdout; both hold only public data, but for the tokens in a
 request. Everything lies below the host's root directory:
 
     token                                  of the API
     validators/NAME/keys/                  made here; private keys never leave
     validators/NAME/config.toml node.log   of the cell that is set
+    validators/NAME/influx.token influx-ca.pem   how it streams telemetry, if it does
     validators/NAME/data/CELL/             ledger and spool
     cells/CELL/genesis.json                CELL is the run's and the cell's name
 """
@@ -76,8 +77,21 @@ class CertificatesRequest(_Request):
     check: bool = False
 
 
+class Influx(Struct, forbid_unknown_fields=True):
+    """The server that telemetry is streamed to; ``ca`` is its authority's certificate (PEM), or empty."""
+
+    url: str
+    org: str
+    bucket: str
+    token: str
+    ca: str = ""
+
+
 class CellRequest(_Request):
-    """``cell`` names the data directory; ``run`` and ``cell_id`` are what telemetry is tagged with."""
+    """``cell`` names the data directory; ``run`` and ``cell_id`` are what telemetry is tagged with.
+
+    Without ``influx`` telemetry stays in the spool until it is collected.
+    """
 
     cell: CellName
     run: str
@@ -88,6 +102,7 @@ class CellRequest(_Request):
     sample: float
     interval_s: float
     lease_s: float
+    influx: Influx | None = None
 
 
 class CollectRequest(_Request):
@@ -152,6 +167,10 @@ def set_cell(request: CellRequest) -> dict[str, Any]:
         home = request.home(validator)
         (home / "data" / request.cell).mkdir(mode=0o700, parents=True)
         (home / "node.log").unlink(missing_ok=True)
+        if request.influx is not None:
+            write_whole(home / "influx.token", request.influx.token.encode())
+            if request.influx.ca:
+                write_whole(home / "influx-ca.pem", request.influx.ca.encode())
         (home / "config.toml").write_text(_format_config(request, validator, genesis), encoding="utf-8")
     return {"changed": True}
 
@@ -179,11 +198,23 @@ def _format_config(request: CellRequest, validator: Validator, genesis: Path) ->
         },
         "lease": {"seconds": request.lease_s},
     }
+    if request.influx is not None:
+        sections["influx"] = _influx_section(request.influx, home)
     # A JSON string or number is one of TOML as well.
     return "\n".join(
         "\n".join([f"[{title}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items()), ""])
         for title, section in sections.items()
     )
+
+
+def _influx_section(influx: Influx, home: Path) -> dict[str, str | float]:
+    section: dict[str, str | float] = {
+        "url": influx.url,
+        "org": influx.org,
+        "bucket": influx.bucket,
+        "token_file": str(home / "influx.token"),
+    }
+    return section | {"ca_file": str(home / "influx-ca.pem")} if influx.ca else section
 
 
 def collect(request: CollectRequest) -> dict[str, Any]:
@@ -199,7 +230,8 @@ def collect(request: CollectRequest) -> dict[str, Any]:
         for validator in there:
             home = request.home(validator)
             data = home / "data" / request.cell
-            for path in (home / "config.toml", home / "node.log", home / "node.log.1", data / "digest.json"):
+            kept = [data / name for name in ("digest.json", "shipper.json", "rejected.lp")]
+            for path in (home / "config.toml", home / "node.log", home / "node.log.1", *kept):
                 if path.exists():
                     archive.add(path, f"{validator.name}/{path.name}")
             if (data / "spool").is_dir():
@@ -234,6 +266,8 @@ def _discard(request: _Request, cell: str | None) -> bool:
     else:
         doomed = [request.root / "cells" / cell, request.root / "collected" / f"{cell}.tar.gz"]
         doomed += [home / "data" / cell for home in homes]
+    # A token is on a host only while it is needed.
+    doomed += [home / name for home in homes for name in ("influx.token", "influx-ca.pem")]
     there = [path for path in doomed if path.exists()]
     for path in there:
         if path.is_dir():

@@ -43,6 +43,7 @@ from microchain.runtime.setup import NodeSetupError, load_setup
 from microchain.runtime.stopping import StopCode
 from microchain.runtime.work import WorkQueue
 from microchain.telemetry.recorder import Recorder
+from microchain.telemetry.shipper import Shipper
 from microchain.telemetry.spool import Spool
 
 __all__ = ["EngineFactory", "ListenError", "Node", "NodeSetupError"]
@@ -97,6 +98,7 @@ class Node:
         self._started_at = time.monotonic()
         self._connected = {self._setup.identity}
         self._running = False
+        self.shipper: Shipper | None = None
         self._runner: web.AppRunner | None = None
 
     # --- life ---
@@ -162,6 +164,9 @@ class Node:
         except OSError as error:
             raise _explain(error, "listen.api", api) from None
         self._housekeeping.start()
+        if self.config.influx is not None:
+            self.shipper = Shipper(self.config.influx, self.config.node.data)
+            self.shipper.start()
 
     async def stop(self) -> None:
         """Stop all parts in an order in which none misses another; the ledger and the spool are complete after it."""
@@ -178,6 +183,8 @@ class Node:
         await asyncio.to_thread(self._reads.shutdown)
         await asyncio.to_thread(self.recorder.close, self.clock.now())
         self.ledger.close()
+        if self.shipper is not None:
+            await self.shipper.stop()
 
     async def wait_stopped(self) -> StopCode:
         """Wait until somebody or something wants the node to stop."""

@@ -55,9 +55,22 @@ def build_status(node: Node) -> dict[str, Any]:
         "uptime_s": node.uptime_s,
         "rss_bytes": measure_rss(),
         "cpu_s": time.process_time(),
-        "telemetry": {"points": node.recorder.points, "dropped": node.recorder.dropped},
+        "telemetry": {"points": node.recorder.points, "dropped": node.recorder.dropped, **_shipping(node)},
         "accepted_total": node.actions.accepted,
         "finalized_transactions_total": node.actions.finalized,
+    }
+
+
+def _shipping(node: Node) -> dict[str, Any]:
+    """What became of the points that a node with a section ``influx`` streams; nothing without it."""
+    if node.shipper is None:
+        return {}
+    state = node.shipper.state
+    return {
+        "shipped": state.shipped,
+        "waiting_bytes": state.waiting_bytes,
+        "rejected": state.rejected,
+        "ship_error": state.error,
     }
 
 
@@ -85,6 +98,12 @@ def build_metrics(node: Node) -> dict[str, float]:
         "telemetry_points_total": node.recorder.points,
         "telemetry_dropped_total": node.recorder.dropped,
     }
+    if node.shipper is not None:
+        state = node.shipper.state
+        metrics["telemetry_shipped_total"] = state.shipped
+        metrics["telemetry_waiting_bytes"] = state.waiting_bytes
+        metrics["telemetry_rejected_total"] = state.rejected
+        metrics["telemetry_shipping"] = not state.error
     for phase, counts in node.mesh.counters.phases.items():
         for name in ("sent_messages", "sent_bytes", "received_messages", "received_bytes"):
             metrics[f'{name}_total{{phase="{phase}"}}'] = getattr(counts, name)

@@ -1,12 +1,12 @@
-"""Loads a run directory: what was planned, what the conductor saw, and every point of every spool."""
+"""Loads a run directory: what was planned, what the conductor saw, and every point of every process."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-from microchain.telemetry.recorder import CLIENT
 
 from analysis.documents import (
     CellSpec,
@@ -17,10 +17,13 @@ from analysis.documents import (
     read_document,
     read_records,
 )
+from analysis.epochs import find_epochs
+from analysis.points import PointTables
 from analysis.problems import Problem
-from analysis.spools import SpoolSession, SpoolTables, read_spool
+from analysis.sources import SourceError, SourceName, open_source
+from analysis.spools import SpoolSession
 
-__all__ = ["Cell", "NotARun", "Run", "load"]
+__all__ = ["Cell", "NotARun", "Run", "SourceError", "load"]
 
 
 class NotARun(ValueError):
@@ -46,20 +49,27 @@ class Cell:
 class Run:
     """A loaded run. Times are int64 ns since 1970 on the clock of the point's own host, uncorrected.
 
-    Every DataFrame has ``cell``, ``validator``, ``host`` (categories; validator ``client`` is the load generator) and
-    ``time``, then (docs/telemetry.md has the meaning of each field):
+    Every DataFrame of points has ``cell``, ``validator``, ``host`` (category; validator ``client`` is the load
+    generator) and ``time`` (int64), is ordered by cell, validator and time, and has no index of its own. Then follow
+    (docs/telemetry.md has the meaning of each field, docs/analysis.md examples; int64, and str for ids and names,
+    unless said otherwise):
 
-    - ``transactions``: event (category), id (16 hex digits), local (bool or None), height (Int64), block (16 digits)
-    - ``blocks``: event, id (64 hex digits), height, slot, epoch, proposer, size (bytes), transactions, detail
-    - ``votes``: event, voter, target (64 hex digits), target_epoch, source_epoch
-    - ``messages``: phase, sent_messages, sent_bytes, received_messages, received_bytes (cumulative)
-    - ``peers``: peer, rtt_ns, offset_ns (the peer's clock minus the point's own), bound_ns
-    - ``boards``: cpu_percent, load1, memory_total_bytes, memory_available_bytes, and what the board has of
-      temperature_c, frequency_hz, throttled (Int64), …_now (bool or None)
-    - ``processes``: cpu_user_s, cpu_system_s (cumulative), rss_bytes, threads
+    - ``transactions``: event (category), id (16 hex digits), local (boolean), height (Int64), block (16 hex digits, NaN
+      where there is none)
+    - ``blocks``: event (category), id (64 hex digits), height, slot, epoch, proposer, size (bytes), transactions,
+      detail (NaN where there is none)
+    - ``votes``: event (category), voter, target (64 hex digits), target_epoch, source_epoch
+    - ``messages``: phase (category), sent_messages, sent_bytes, received_messages, received_bytes (cumulative)
+    - ``peers``: peer (category), rtt_ns, offset_ns (the peer's clock minus the point's own), bound_ns
+    - ``boards``: cpu_percent (float64), load1 (float64), memory_total_bytes, memory_available_bytes, and what the board
+      has of temperature_c (float64), frequency_hz (Int64), throttled (Int64), …_now (boolean)
+    - ``processes``: cpu_user_s, cpu_system_s (float64, cumulative), rss_bytes, threads
+    - ``spools``: points, dropped, shift_ns, closed (bool): the reports of each process about its own telemetry
 
-    ``rounds`` has one row for each record of rounds.jsonl: cell, round, warmup, transactions, bytes, submitted_ns
-    (Int64), block, status.
+    Derived ones: ``epochs`` and ``clocks`` (their own docstrings), and ``rounds`` with one row for each record of
+    rounds.jsonl: cell, round, warmup, transactions, bytes, submitted_ns (Int64), block, status.
+
+    ``source`` says where the points came from; ``sessions`` are known of spools only.
     """
 
     path: Path
@@ -73,54 +83,79 @@ class Run:
     peers: pd.DataFrame
     boards: pd.DataFrame
     processes: pd.DataFrame
+    spools: pd.DataFrame
     rounds: pd.DataFrame
     sessions: list[SpoolSession]
     problems: list[Problem]
+    source: SourceName = "spools"
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """What each validator saw of each epoch's checkpoint; see ``analysis.epochs.find_epochs``."""
+        return find_epochs(self.blocks, self.votes)
+
+    @cached_property
+    def clocks(self) -> pd.DataFrame:
+        """Each host's clock against the reference; see ``analysis.clock_offsets.find_clock_offsets``."""
+        from analysis.clock_offsets import find_clock_offsets  # which is built on Run
+
+        return find_clock_offsets(self)
 
 
-def load(run_dir: Path) -> Run:
-    """Load a run directory. NotARun if it is none; everything else that is wrong is listed in ``problems``."""
+def load(run_dir: Path | str, *, source: SourceName = "spools", connection: Path | str | None = None) -> Run:
+    """Load a run directory, its points from its spools or from an InfluxDB server.
+
+    ``connection`` is the server's connection file (default: that of this project's own server). NotARun if the path is
+    no run directory; SourceError if the server can't be asked; everything else that is wrong is in ``problems``.
+    """
+    run_dir = Path(run_dir)
     cells_dir = run_dir / "cells"
     if not cells_dir.is_dir():
         raise NotARun(f"{run_dir} is no run directory: it has no folder cells")
     problems: list[Problem] = []
     environment = read_document(run_dir / "environment.json", Environment, problems, run_dir)
-    tables = SpoolTables()
-    cells = {}
-    for directory in sorted(path for path in cells_dir.iterdir() if path.is_dir()):
-        spec = read_document(directory / "cell.json", CellSpec, problems, run_dir)
-        if spec is None:
-            continue
-        if spec.id != directory.name:
-            problems.append(Problem(f"cells/{directory.name}/cell.json", f"is of cell {spec.id!r}"))
-            continue
-        cells[spec.id] = _load_cell(directory, spec, tables, run_dir)
+    tables = PointTables()
+    cells: dict[str, Cell] = {}
+    sessions: list[SpoolSession] = []
+    with open_source(source, run_dir, None if connection is None else Path(connection)) as points:
+        for directory in sorted(path for path in cells_dir.iterdir() if path.is_dir()):
+            cell = _load_cell(directory, problems, run_dir)
+            if cell is not None:
+                cells[cell.id] = cell
+                sessions += points.read_cell(cell.spec, directory, tables, cell.problems)
     return Run(
         path=run_dir,
         name=run_dir.resolve().name,
         environment=environment,
         cells=cells,
-        transactions=tables.frame("transaction"),
-        blocks=tables.frame("block"),
-        votes=tables.frame("vote"),
-        messages=tables.frame("messages"),
-        peers=tables.frame("peer"),
-        boards=tables.frame("board"),
-        processes=tables.frame("process"),
+        transactions=tables.take_frame("transaction"),
+        blocks=tables.take_frame("block"),
+        votes=tables.take_frame("vote"),
+        messages=tables.take_frame("messages"),
+        peers=tables.take_frame("peer"),
+        boards=tables.take_frame("board"),
+        processes=tables.take_frame("process"),
+        spools=tables.take_frame("spool"),
         rounds=_rounds_frame(cells),
-        sessions=tables.sessions,
+        sessions=sessions,
         problems=problems,
+        source=points.name,
     )
 
 
-def _load_cell(directory: Path, spec: CellSpec, tables: SpoolTables, root: Path) -> Cell:
+def _load_cell(directory: Path, run_problems: list[Problem], root: Path) -> Cell | None:
+    """Read a cell's documents; None, and a problem of the run, if it does not say what it is."""
+    spec = read_document(directory / "cell.json", CellSpec, run_problems, root)
+    if spec is None:
+        return None
+    if spec.id != directory.name:
+        run_problems.append(Problem(f"cells/{directory.name}/cell.json", f"is of cell {spec.id!r}"))
+        return None
     problems: list[Problem] = []
-    digests: dict[str, LedgerDigest | None] = {}
-    for validator in spec.validators:
-        node = directory / "nodes" / validator
-        digests[validator] = read_document(node / "digest.json", LedgerDigest, problems, root)
-        read_spool(node / "spool", tables, problems, run=spec.run, cell=spec.id, validator=validator, root=root)
-    read_spool(directory / "client", tables, problems, run=spec.run, cell=spec.id, validator=CLIENT, root=root)
+    digests = {
+        validator: read_document(directory / "nodes" / validator / "digest.json", LedgerDigest, problems, root)
+        for validator in spec.validators
+    }
     rounds: list[RoundRecord] = []
     if spec.workload.__struct_config__.tag == "rounds":
         rounds = _read_rounds(directory / "rounds.jsonl", problems, root)

@@ -3,74 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
 
-import pandas as pd
 from microchain.telemetry.line_protocol import FieldValue, MalformedLine, parse_fields, parse_series, split_line
 from microchain.telemetry.spool import read_complete_lines, spool_segments
 
+from analysis.bulk import parse_bulk
+from analysis.points import Batch, PointTables, Series, make_column
 from analysis.problems import LineProblems, Problem
+from analysis.schema import SCHEMAS, Schema, find_series_problem
 
-__all__ = ["SCHEMAS", "Schema", "SpoolSession", "SpoolTables", "read_spool"]
+__all__ = ["SCHEMAS", "Schema", "SpoolSession", "read_spool"]
 
 _CHUNK_BYTES = 32 << 20
-
-
-@dataclass(frozen=True)
-class Schema:
-    """One measurement: its own tag (besides run, cell, validator, host), required and optional fields by type."""
-
-    tag: str | None
-    required: dict[str, type]
-    optional: dict[str, type] = field(default_factory=dict)
-
-    @property
-    def columns(self) -> list[str]:
-        """Columns of the DataFrame, in order."""
-        own = [self.tag] if self.tag else []
-        return ["cell", "validator", "host", "time", *own, *self.required, *self.optional]
-
-
-SCHEMAS: dict[str, Schema] = {
-    "transaction": Schema("event", {"id": str}, {"local": bool, "height": int, "block": str}),
-    "block": Schema(
-        "event",
-        {"id": str, "height": int, "slot": int, "epoch": int, "proposer": str, "size": int, "transactions": int},
-        {"detail": str},
-    ),
-    "vote": Schema("event", {"voter": str, "target": str, "target_epoch": int, "source_epoch": int}),
-    "messages": Schema(
-        "phase", {"sent_messages": int, "sent_bytes": int, "received_messages": int, "received_bytes": int}
-    ),
-    "peer": Schema("peer", {"rtt_ns": int, "offset_ns": int, "bound_ns": int}),
-    "board": Schema(
-        None,
-        {"cpu_percent": float, "load1": float, "memory_total_bytes": int, "memory_available_bytes": int},
-        {
-            "temperature_c": float,
-            "frequency_hz": int,
-            "throttled": int,
-            "under_voltage_now": bool,
-            "frequency_capped_now": bool,
-            "throttled_now": bool,
-            "temperature_limit_now": bool,
-        },
-    ),
-    "process": Schema(None, {"cpu_user_s": float, "cpu_system_s": float, "rss_bytes": int, "threads": int}),
-    "spool": Schema(None, {"points": int, "dropped": int, "shift_ns": int, "closed": bool}),
-}
-"""What docs/telemetry.md says; lines of any other form are counted as bad."""
-
-_DTYPES = {
-    "time": "int64",
-    "height": "Int64",
-    "frequency_hz": "Int64",
-    "throttled": "Int64",
-    "temperature_c": "float64",
-}
-_CATEGORIES = {"cell", "validator", "host", "event", "phase", "peer"}
+_MAX_SERIES = 4096
+"""Of one validator; docs/telemetry.md allows 160 of 128 validators, and few more if it moves between hosts."""
 
 
 @dataclass
@@ -94,29 +42,14 @@ class SpoolSession:
         return max(0, self.points + 1 - self.lines) if self.closed else 0
 
 
-@dataclass
-class SpoolTables:
-    """Rows by measurement, from any number of spools."""
-
-    rows: dict[str, list[tuple[object, ...]]] = field(default_factory=lambda: {name: [] for name in SCHEMAS})
-    sessions: list[SpoolSession] = field(default_factory=list)
-
-    def frame(self, measurement: str) -> pd.DataFrame:
-        """Return one measurement's points; columns are its Schema's."""
-        columns = SCHEMAS[measurement].columns
-        frame = pd.DataFrame.from_records(self.rows[measurement], columns=columns)
-        dtypes = {c: _DTYPES[c] for c in columns if c in _DTYPES} | {c: "category" for c in columns if c in _CATEGORIES}
-        return frame.astype(dtypes)
-
-
 def read_spool(
-    directory: Path, tables: SpoolTables, problems: list[Problem], *, run: str, cell: str, validator: str, root: Path
-) -> None:
+    directory: Path, tables: PointTables, problems: list[Problem], *, run: str, cell: str, validator: str, root: Path
+) -> list[SpoolSession]:
     """Add every good line of a spool directory; lines that claim another run, cell or validator are bad ones."""
     segments = spool_segments(directory)
     if not segments:
         problems.append(Problem(str(directory.relative_to(root)), "no spool"))
-    reader = _LineReader(tables, run, cell, validator)
+    reader = _ChunkReader(tables, run, cell, validator)
     sessions: dict[str, SpoolSession] = {}
     for position, path in enumerate(segments):
         name = path.name.split("-")[0]
@@ -124,10 +57,8 @@ def read_spool(
         bad = LineProblems(str(path.relative_to(root)))
         number = 0
         try:
-            for number, line in enumerate(_lines(path), 1):
-                problem = reader.add(line, session)
-                if problem:
-                    bad.add(problem, number)
+            for data in _chunks(path):
+                number += reader.add(data, number, session, bad)
             torn = _ends_torn(path)
         except OSError as error:
             problems.append(Problem(bad.file, f"can't be read: {error.strerror}"))
@@ -138,24 +69,17 @@ def read_spool(
             bad.add("torn line in a finished segment", number + 1)
         session.torn |= torn
         problems += bad.problems()
-    tables.sessions += sessions.values()
+    return list(sessions.values())
 
 
-def _lines(path: Path) -> Iterator[str | None]:
-    """Yield the complete lines without their newlines; None for one that is no UTF-8."""
+def _chunks(path: Path) -> Iterator[bytes]:
+    """Yield the complete lines, many at a time, without the last one's newline."""
     offset = 0
     while True:
         data, offset = read_complete_lines(path, offset, _CHUNK_BYTES)
         if not data:
             return
-        try:
-            yield from data[:-1].decode().split("\n")
-        except UnicodeDecodeError:
-            for line in data[:-1].split(b"\n"):
-                try:
-                    yield line.decode()
-                except UnicodeDecodeError:
-                    yield None
+        yield data[:-1]
 
 
 def _ends_torn(path: Path) -> bool:
@@ -165,83 +89,133 @@ def _ends_torn(path: Path) -> bool:
         return size > 0 and file.read(1) != b"\n"
 
 
-@dataclass(frozen=True)
-class _Series:
-    """What the rows of one series share: their schema, and the columns before and after the time."""
-
-    measurement: str
-    schema: Schema
-    names: tuple[str, ...]
-    before: tuple[str, ...]
-    after: tuple[str, ...]
-
-
 class _BadLine(ValueError):
     """A well-formed line that does not belong where it stands; the message is one of a few fixed texts."""
 
 
-class _LineReader:
-    """Adds the lines of one validator's spool to the tables. Each series, and combination of types, is checked once."""
+class _ChunkReader:
+    """Adds the lines of one validator's spool to the tables: each series of a chunk at once, if its lines are ordinary.
 
-    def __init__(self, tables: SpoolTables, run: str, cell: str, validator: str) -> None:
-        self._rows = tables.rows
+    The lines of a series that has any other line are parsed one by one, which also finds the bad ones.
+    """
+
+    def __init__(self, tables: PointTables, run: str, cell: str, validator: str) -> None:
+        self._tables = tables
         self._run, self._cell, self._validator = run, cell, validator
-        self._series: dict[str, _Series] = {}
-        self._good_types: set[tuple[str, tuple[type, ...]]] = set()
+        self._series: dict[str, Series] = {}
 
-    def add(self, line: str | None, session: SpoolSession) -> str:
-        """Add one line; returns what is wrong with it, or an empty text."""
-        if line is None:
-            return "not UTF-8"
+    def add(self, data: bytes, before: int, session: SpoolSession, bad: LineProblems) -> int:
+        """Add a chunk of lines, whose file has ``before`` lines before it; return how many there were."""
+        lines, undecodable = _decode(data)
+        groups: dict[str, list[str]] = {}
+        for line in lines:
+            head, _, rest = line.partition(" ")
+            try:
+                groups[head].append(rest)
+            except KeyError:
+                groups[head] = [rest]
+        ordinary = {head for head, rests in groups.items() if self._add_group(head, rests, session)}
+        if len(ordinary) < len(groups):
+            self._add_singly(lines, ordinary, undecodable, before + 1, session, bad)
+        return len(lines)
+
+    def _add_group(self, head: str, rests: list[str], session: SpoolSession) -> bool:
+        if not head or head.endswith("\\"):
+            return False  # the space that ended it is a part of a tag
         try:
-            head, field_set, time = split_line(line)
-            series = self._series.get(head) or self._open(head)
-            fields = parse_fields(field_set)
-            values = tuple(map(fields.get, series.names))
-            types = (series.measurement, tuple(map(type, values)))
-            if types not in self._good_types:
-                self._check_types(series, types)
-        except MalformedLine:
-            return "not line protocol"
-        except _BadLine as problem:
-            return str(problem)
-        self._rows[series.measurement].append((*series.before, time, *series.after, *values))
-        if series.measurement == "spool":
-            _report(session, fields)
-        return ""
+            series = self._open(head)
+        except ValueError:
+            return False
+        batch = parse_bulk(series, rests, self._tables)
+        if batch is None:
+            return False
+        self._take(batch, session)
+        return True
 
-    def _open(self, head: str) -> _Series:
+    def _add_singly(
+        self,
+        lines: list[str],
+        done: set[str],
+        undecodable: set[int],
+        first: int,
+        session: SpoolSession,
+        bad: LineProblems,
+    ) -> None:
+        found: dict[Series, list[tuple[int, list[FieldValue | None]]]] = {}
+        for position, line in enumerate(lines):
+            if position in undecodable:
+                bad.add("not UTF-8", first + position)
+            elif line.partition(" ")[0] not in done:
+                try:
+                    series, time, values = self._parse(line)
+                except MalformedLine:
+                    bad.add("not line protocol", first + position)
+                except _BadLine as problem:
+                    bad.add(str(problem), first + position)
+                else:
+                    found.setdefault(series, []).append((time, values))
+        for series, rows in found.items():
+            columns = zip(*(values for _, values in rows), strict=True)
+            kinds = SCHEMAS[series.measurement].fields.values()
+            made = [make_column(kind, list(column)) for kind, column in zip(kinds, columns, strict=True)]
+            times = make_column(int, [time for time, _ in rows])
+            assert times is not None
+            self._take(Batch(series, times.values, made), session)
+
+    def _parse(self, line: str) -> tuple[Series, int, list[FieldValue | None]]:
+        head, field_set, time = split_line(line)
+        series = self._open(head)
+        fields = parse_fields(field_set)
+        schema = SCHEMAS[series.measurement]
+        values: list[FieldValue | None] = []
+        for name in schema.fields:
+            value = fields.get(name)
+            if value == "" and isinstance(value, str):
+                value = None
+            if not schema.allows(name, type(value)):
+                raise _BadLine(f"{series.measurement} without its fields")
+            values.append(value)
+        return series, time, values
+
+    def _open(self, head: str) -> Series:
+        series = self._series.get(head)
+        if series is not None:
+            return series
         measurement, tags = parse_series(head)
-        schema = SCHEMAS.get(measurement)
-        if schema is None:
+        if measurement not in SCHEMAS:
             raise _BadLine("unknown measurement")
         if tags.get("run") != self._run or tags.get("cell") != self._cell:
             raise _BadLine("a point of another run or cell")
         if tags.get("validator") != self._validator:
             raise _BadLine("a point of another validator")
-        own = (schema.tag,) if schema.tag else ()
-        if "host" not in tags or any(tag not in tags for tag in own):
-            raise _BadLine(f"{measurement} without its tags")
-        names = (*schema.required, *schema.optional)
-        before = (self._cell, self._validator, tags["host"])
-        series = _Series(measurement, schema, names, before, tuple(tags[tag] for tag in own))
+        problem = find_series_problem(measurement, tags)
+        if problem:
+            raise _BadLine(problem)
+        if len(self._series) >= _MAX_SERIES:
+            raise _BadLine("a point of too many series")
+        own = SCHEMAS[measurement].tag
+        series = Series(measurement, self._cell, self._validator, tags["host"], tags[own] if own else "")
         self._series[head] = series
         return series
 
-    def _check_types(self, series: _Series, types: tuple[str, tuple[type, ...]]) -> None:
-        required, optional = series.schema.required, series.schema.optional
-        for name, kind in zip(series.names, types[1], strict=True):
-            wanted = required.get(name) or optional[name]
-            allowed = {wanted, int} if wanted is float else {wanted}
-            if name in optional:
-                allowed.add(NoneType)
-            if kind not in allowed:
-                raise _BadLine(f"{series.measurement} without its fields")
-        self._good_types.add(types)
+    def _take(self, batch: Batch, session: SpoolSession) -> None:
+        self._tables.add(batch)
+        if batch.series.measurement == "spool":
+            points, dropped, shift, closed = (column.values[-1] for column in batch.columns if column is not None)
+            session.points, session.dropped, session.shift_ns = int(points), int(dropped), int(shift)
+            session.closed = bool(closed)
 
 
-def _report(session: SpoolSession, fields: dict[str, FieldValue]) -> None:
-    points, dropped, shift = fields["points"], fields["dropped"], fields["shift_ns"]
-    assert isinstance(points, int) and isinstance(dropped, int) and isinstance(shift, int)
-    session.points, session.dropped, session.shift_ns = points, dropped, shift
-    session.closed = fields["closed"] is True
+def _decode(data: bytes) -> tuple[list[str], set[int]]:
+    """Return the lines, and the positions of those that are no UTF-8 (empty in their place)."""
+    try:
+        return data.decode().split("\n"), set()
+    except UnicodeDecodeError:
+        lines, undecodable = [], set()
+        for position, line in enumerate(data.split(b"\n")):
+            try:
+                lines.append(line.decode())
+            except UnicodeDecodeError:
+                lines.append("")
+                undecodable.add(position)
+        return lines, undecodable

@@ -91,12 +91,17 @@ class _Meter:
         self.reasons["T_bc"] = [*self.reasons["T_ct"], *self.reasons["T_bp"], *self.reasons["T_cf"]]
 
     def _first(self, points: pd.DataFrame, event: str, validator: str | None = None) -> pd.DataFrame:
-        """The earliest point of the event in each round, on any validator or on the one given."""
+        """The earliest point of the event in each round, on any validator or on the one given.
+
+        Another point with a wider bound may in truth be earlier: the bound covers that.
+        """
         chosen = points[points["event"] == event]
         if validator is not None:
             chosen = chosen[chosen["validator"] == validator]
-        chosen = chosen.sort_values("at", kind="stable").drop_duplicates("round").set_index("round")
-        return chosen[["at", "bound"]].reindex(self._index)
+        ends = chosen.assign(low=chosen["at"] - chosen["bound"], high=chosen["at"] + chosen["bound"])
+        first = ends.groupby("round")[["at", "low", "high"]].min()
+        bound = np.maximum(first["at"] - first["low"], first["high"] - first["at"])
+        return first[["at"]].assign(bound=bound).reindex(self._index)
 
     def _all_accepted(self) -> pd.DataFrame:
         """When the last validator had accepted the last of the round's traced transactions."""

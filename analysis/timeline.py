@@ -1,4 +1,4 @@
-"""One cell's points on one clock: ``at`` (ns after the cell's first point, float64 so exact) and ``bound`` (ns)."""
+"""One cell's points on one clock: ``at`` (ns after the cell's beginning, float64 so exact) and ``bound`` (ns)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from microchain.telemetry.recorder import CLIENT
 
-from analysis.clock import build_clocks
+from analysis.clock import ClockModel, build_clocks
 from analysis.run import Cell, Run
 
-__all__ = ["Timeline", "build_timeline"]
+__all__ = ["Timeline", "build_timeline", "correct_times"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Timeline:
 
     ``unreachable`` are the hosts whose clocks were never compared with the others'; ``disagreement_ns`` is the largest
     offset beyond its bound that two processes of one host measured: the clock was set while they ran.
+    ``origin`` is time 0 of ``at``: the first point of the reference host, ns since 1970 on its clock.
     """
 
     cell: Cell
@@ -31,6 +32,7 @@ class Timeline:
     unreachable: tuple[str, ...]
     disagreement_ns: int
     origin: int
+    clocks: ClockModel
 
 
 def build_timeline(run: Run, cell: Cell) -> Timeline:
@@ -39,29 +41,37 @@ def build_timeline(run: Run, cell: Cell) -> Timeline:
         frame[frame["cell"] == cell.id] for frame in (run.transactions, run.blocks, run.votes, run.peers)
     )
     frames = [frame for frame in (transactions, blocks, votes) if not frame.empty]
-    origin = min((int(frame["time"].min()) for frame in frames), default=0)
     hosts = _hosts([*frames, peers])
-    clocks = build_clocks(peers, hosts, _reference(hosts), origin)
-
-    def corrected(frame: pd.DataFrame) -> pd.DataFrame:
-        at = (frame["time"] - origin).to_numpy(dtype=np.float64)
-        bound = np.zeros_like(at)
-        host_of = frame["host"].to_numpy(dtype=object)
-        for host in set(host_of):
-            rows = host_of == host
-            at[rows], bound[rows] = clocks.correct(host, at[rows])
-        return frame.assign(at=at, bound=bound)
-
+    clocks = build_clocks(peers, hosts, _reference(hosts))
+    origin = _origin(frames, clocks.reference)
     return Timeline(
         cell,
-        corrected(transactions),
-        corrected(blocks),
-        corrected(votes),
+        correct_times(transactions, clocks, origin),
+        correct_times(blocks, clocks, origin),
+        correct_times(votes, clocks, origin),
         hosts,
         tuple(sorted({host for host in hosts.values() if host not in clocks.paths})),
         _disagreement(peers, hosts),
         origin,
+        clocks,
     )
+
+
+def correct_times(frame: pd.DataFrame, clocks: ClockModel, origin: int) -> pd.DataFrame:
+    """Return points (any DataFrame of Run) with ``at`` and ``bound``, ns on the reference's clock after ``origin``."""
+    times = frame["time"].to_numpy(dtype=np.int64)
+    at, bound = np.empty(len(times)), np.empty(len(times))
+    host_of = frame["host"].to_numpy(dtype=object)
+    for host in set(host_of):
+        rows = host_of == host
+        corrected, bound[rows] = clocks.correct(host, times[rows])
+        at[rows] = np.where(np.isnan(bound[rows]), np.nan, (corrected - origin).astype(np.float64))
+    return frame.assign(at=at, bound=bound)
+
+
+def _origin(frames: list[pd.DataFrame], reference: str) -> int:
+    firsts = [int(times.min()) for frame in frames if len(times := frame.loc[frame["host"] == reference, "time"])]
+    return min(firsts, default=0)
 
 
 def _hosts(frames: list[pd.DataFrame]) -> dict[str, str]:
@@ -83,4 +93,5 @@ def _disagreement(peers: pd.DataFrame, hosts: dict[str, str]) -> int:
     same = peers[peers["peer"].astype(str).map(hosts) == peers["host"].astype(str)]
     if same.empty:
         return 0
-    return max(0, int(cast(float, (same["offset_ns"].abs() - same["bound_ns"]).max())))
+    excess = same["offset_ns"].astype("float64").abs() - same["bound_ns"]
+    return max(0, int(cast(float, excess.max())))

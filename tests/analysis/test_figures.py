@@ -77,10 +77,10 @@ def test_a_bound_wider_than_a_tenth_is_refused(tmp_path: Path) -> None:
     report = analysed(make_run(tmp_path, plan))
     lines = "\n".join(report.verdict.lines())
     assert report.verdict.level is Level.SUSPECT
-    assert "T_ct: the clocks' error of 15.0 ms is more than 10%" in lines
+    assert "T_ct: the clocks' error of 7.5 ms is more than 10%" in lines
     figures = rounds_of(report)
     shown = summarize(figures.frame["T_ct"], figures.frame["T_ct_bound"])
-    assert shown.text == "—" and "the clocks agree only to ± 15.0 ms" in shown.reason
+    assert shown.text == "—" and "the clocks agree only to ± 7.5 ms" in shown.reason
 
 
 def test_sampled_runs_are_measured_by_the_traced_transactions(tmp_path: Path) -> None:

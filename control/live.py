@@ -18,7 +18,7 @@ from control.rundir import RunDirectory
 
 __all__ = ["CellState", "RunView", "follow", "shown_seconds"]
 
-_ENDED = ("collected", "sealed", "failed")
+_ENDED = ("collected", "sealed", "failed", "comparing", "compared")
 _BAR = 20
 _REFRESH_S = 0.25
 _LINES_FOR_A_CELL = 4

@@ -25,6 +25,8 @@ Phase = Literal[
     "collected",
     "failed",
     "sealed",
+    "comparing",
+    "compared",
 ]
 
 _MAX_READ = 1 << 20

@@ -1,7 +1,7 @@
 """``python -m control.seal RUN_DIR``: closes a run with checksums of everything raw, or checks those that are there.
 
 Verdict, figures and tables are derived from the raw data and may be made again by a later analysis; Ansible's log is
-written until after the seal. These are not in the checksums.
+written until after the seal; InfluxDB may be compared again. These are not in the checksums.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from control.errors import CheckFailed, ControlError
 from control.progress import Progress
@@ -18,6 +18,7 @@ from control.rundir import ANSIBLE_LOG, RunDirectory, file_digest
 __all__ = ["check_seal", "main", "seal"]
 
 _NOT_SEALED = {"SHA256SUMS", "verdict.json", "figures.json", "tables.txt", ANSIBLE_LOG}
+_NOT_SEALED_OF_CELLS = "cells/*/influxdb.json"
 _SHOWN = 10
 
 
@@ -59,7 +60,8 @@ def _raw_files(run: RunDirectory) -> list[str]:
     found = []
     for path in run.path.rglob("*"):
         file = path.relative_to(run.path).as_posix()
-        if path.is_file() and not path.is_symlink() and file not in _NOT_SEALED:
+        derived = file in _NOT_SEALED or PurePosixPath(file).match(_NOT_SEALED_OF_CELLS)
+        if path.is_file() and not path.is_symlink() and not derived:
             found.append(file)
     return sorted(found)
 

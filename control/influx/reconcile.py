@@ -92,8 +92,9 @@ def reconcile_cell(
         connection = load_connection(connection_file)
         found.server = ServerFacts(url=connection.url, version=connection.version, bucket=connection.bucket)
         _Reconciler(directory, cell, connection, found).run(report)
-    except (ControlError, OSError) as error:
-        found.error = f"{error}; once it is mended: ./testbed influx backfill {cell.run}"
+    except Exception as error:  # whatever it is, the experiment goes on, and the verdict says that this was not done
+        reason = str(error) if isinstance(error, ControlError | OSError) else f"{type(error).__name__}: {error}"
+        found.error = f"{reason}; once that is mended: ./testbed influx backfill {cell.run}"
     if before is not None and before.server == found.server:
         found.streamed = max(0, found.streamed - before.backfilled)
         found.backfilled = min(found.points, before.backfilled + found.backfilled)

@@ -78,7 +78,7 @@ class BatchLimit:
         """The cursor has moved behind ``lines``: they were delivered, or the bad one was set aside."""
         self._suspect = max(0, self._suspect - lines)
         if not self._suspect:
-            self._limit = min(self._most, self._limit + max(1, self._most // 50))
+            self._limit = min(self._most, self._limit + max(1, self._limit // 8))
 
     def refused(self, lines: int) -> None:
         """A batch holds a bad line; if it has one line only, that is it."""

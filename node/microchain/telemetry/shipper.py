@@ -34,6 +34,7 @@ PACE_BYTES_PER_S = 5 << 20
 """Catching up, the shipper rests after each request, so that it leaves the processor to the node."""
 PUSH_S = 3.0
 """How long a node that stops goes on streaming what is left."""
+MAX_ERROR = 300
 
 _PROBE = b"# is anything taken?\n"
 """A comment: a server that refuses it refuses everything, and no line is to blame."""
@@ -189,7 +190,7 @@ class Shipper:
     def _failed(self, reason: str) -> None:
         if not self._cursor.error:
             _log.warning("telemetry is not streamed, only kept: %s", reason)
-        self._cursor = msgspec.structs.replace(self._cursor, error=reason)
+        self._cursor = msgspec.structs.replace(self._cursor, error=reason[:MAX_ERROR])
 
     def _succeeded(self) -> None:
         self._backoff.succeeded()

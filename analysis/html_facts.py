@@ -21,7 +21,7 @@ from analysis.problems import Problem
 __all__ = ["Command", "Facts", "FileFact", "RunCell", "read_facts"]
 
 MAX_FILE_BYTES = 16 << 20
-MAX_TEXT = 40_000
+MAX_TEXT = 20_000
 """Characters of a specification or a diff that the report quotes; the file beside it has the rest."""
 
 _EXTRACT = 'import json, sys; print(json.load(open(sys.argv[1]))["git"]["diff"], end="")'

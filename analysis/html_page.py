@@ -24,6 +24,7 @@ _MAX_CELLS = 200
 _MAX_CELL_TEXT = 300
 _MAX_REASON_TEXT = 2000
 _SHORT_HASH = 16
+_LONG_TEXT = 14
 
 
 @dataclass(frozen=True)
@@ -206,15 +207,19 @@ def _table(run_dir: Path, table: DataTable) -> PageTable:
     mixed = not all(own)
     for number, row in enumerate(table.rows[:_MAX_ROWS]):
         kinds = (["group"] if number and number in table.groups else []) + (["own"] if own[number] and mixed else [])
-        cells = (
-            PageCell(_cut(text, _MAX_CELL_TEXT), column.align) for text, column in zip(row, table.columns, strict=True)
-        )
+        cells = (_cell(text, column.align) for text, column in zip(row, table.columns, strict=True))
         rows.append(PageRow(tuple(cells), " ".join(kinds)))
     notes = list(table.notes)
     if len(table.rows) > _MAX_ROWS:
         notes.insert(0, f"The first {_MAX_ROWS} of {len(table.rows)} rows; the files have them all.")
     files = _links(run_dir, "report/tables", table.name, {"csv": "CSV", "tex": "LaTeX"})
     return PageTable(f"table-{table.name}", table.title, tuple(table.columns), tuple(rows), tuple(notes), files)
+
+
+def _cell(text: str, align: str) -> PageCell:
+    """``level`` marks a verdict, ``text`` what may be broken where there is little room."""
+    kind = f" level {text}" if text in Level.__members__ else " text" if len(text) > _LONG_TEXT else ""
+    return PageCell(_cut(text, _MAX_CELL_TEXT), align + kind)
 
 
 def _figure(run_dir: Path, figure: PlottedFigure) -> PageFigure:
@@ -242,19 +247,11 @@ def _simple(
     code: tuple[int, ...] = (),
 ) -> PageTable:
     """A table of facts; the columns numbered in ``wrap`` may break their lines, those in ``code`` are digits."""
-    shown = tuple(
-        PageRow(
-            tuple(
-                PageCell(
-                    _cut(text, _MAX_CELL_TEXT),
-                    f"{columns[i].align}{' wrap' if i in wrap else ''}{' code' if i in code else ''}",
-                )
-                for i, text in enumerate(row)
-            ),
-            "",
-        )
-        for row in rows
-    )
+    kinds = [
+        f"{column.align}{' wrap' if i in wrap else ''}{' code' if i in code else ''}"
+        for i, column in enumerate(columns)
+    ]
+    shown = tuple(PageRow(tuple(_cell(text, kind) for text, kind in zip(row, kinds, strict=True)), "") for row in rows)
     return PageTable(id, title, tuple(columns), shown)
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from control import verbs
 from control.bench.cli import add_parser as add_bench
 from control.errors import ControlError
+from control.report import add_parser as add_report
 
 __all__ = ["build_parser", "main"]
 
@@ -27,6 +28,7 @@ first steps:
   ./testbed deploy                                bring validators onto the hosts of an inventory
   ./testbed experiment experiments/demo.yml       run an experiment on what is deployed
   ./testbed runs show last                        look at the newest run
+  ./testbed report last                           write its report, one HTML file
   ./testbed teardown                              leave the hosts as they were
 
 exit codes:
@@ -78,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     show = runs_actions.add_parser("show", help="one run: cells, tables, verdict, seal")
     show.add_argument("run_name", metavar="RUN", help="its name, a part of it, or 'last'")
 
+    add_report(commands)
     add_bench(commands)
 
     for name, (help_text, run) in _PASSED_ON.items():

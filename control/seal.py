@@ -17,8 +17,9 @@ from control.rundir import ANSIBLE_LOG, RunDirectory, file_digest
 
 __all__ = ["check_seal", "main", "seal"]
 
-_NOT_SEALED = {"SHA256SUMS", "verdict.json", "figures.json", "tables.txt", ANSIBLE_LOG}
+_NOT_SEALED = {"SHA256SUMS", "verdict.json", "figures.json", "tables.txt", "report.html", ANSIBLE_LOG}
 _NOT_SEALED_OF_CELLS = "cells/*/influxdb.json"
+_NOT_SEALED_FOLDERS = ("report", ".report.new")
 _SHOWN = 10
 
 
@@ -61,6 +62,7 @@ def _raw_files(run: RunDirectory) -> list[str]:
     for path in run.path.rglob("*"):
         file = path.relative_to(run.path).as_posix()
         derived = file in _NOT_SEALED or PurePosixPath(file).match(_NOT_SEALED_OF_CELLS)
+        derived = derived or file.startswith(tuple(f"{folder}/" for folder in _NOT_SEALED_FOLDERS))
         if path.is_file() and not path.is_symlink() and not derived:
             found.append(file)
     return sorted(found)

@@ -17,6 +17,7 @@ from control.live import follow, shown_seconds
 from control.plan import plan
 from control.playbooks import log_tail, playbook_command, run_logged, run_playbook
 from control.project import ROOT, shown_path
+from control.report import print_report
 from control.rundir import ANSIBLE_LOG, RunDirectory
 from control.runs import find_run, list_runs, read_verdict, show_run
 
@@ -147,3 +148,4 @@ def _print_results(run: RunDirectory, verdict: str, console: Console) -> None:
     if tables.exists():
         console.print(tables.read_text(errors="replace"), markup=False, soft_wrap=True)
     console.print(f"verdict: {verdict} ({shown_path(run.path / 'verdict.json')})", markup=False)
+    print_report(run, console)

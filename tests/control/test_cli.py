@@ -32,6 +32,7 @@ VERBS = [
     "bench",
     "simulate",
     "runs",
+    "report",
 ]
 
 

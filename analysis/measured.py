@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from analysis.documents import CellSpec
 from analysis.figures import Figure, summarize
 from analysis.rates import RateFigures
 from analysis.rounds import PHASES, RoundFigures
+from analysis.statistics import Array
+from analysis.traffic import COUNTERS
 
-__all__ = ["MIB", "MeasuredCell", "Pool", "describe_size", "pool_cells"]
+__all__ = [
+    "MIB",
+    "MeasuredCell",
+    "Pool",
+    "Traffic",
+    "describe_size",
+    "group_pools",
+    "phase_samples",
+    "pool_cells",
+    "traffic_samples",
+]
 
 MIB = 1 << 20
 
@@ -61,6 +74,45 @@ def pool_cells(cells: Iterable[MeasuredCell]) -> list[Pool]:
         frame = pd.concat([part.frame for part in parts], ignore_index=True)
         pools.append(Pool(*shape, frame, reasons))
     return pools
+
+
+def group_pools(pools: Sequence[Pool]) -> list[list[Pool]]:
+    """Return the pools of each size of block and transaction, by ascending committee size."""
+    groups: dict[tuple[int, int], list[Pool]] = {}
+    for pool in pools:
+        groups.setdefault((pool.block_bytes, pool.transaction_bytes), []).append(pool)
+    return list(groups.values())
+
+
+def phase_samples(pools: Iterable[Pool], phase: str) -> dict[int, Array]:
+    """Return the rounds' durations of one phase (ms) by committee size; none where the figure is refused."""
+    return {
+        pool.validators: pool.frame[phase].dropna().to_numpy(dtype=np.float64)
+        for pool in pools
+        if not pool.figure(phase).reason
+    }
+
+
+Traffic = dict[tuple[str, str], dict[int, Array]]
+"""What all validators together sent for each round: one sample a cell, by (phase, ``messages`` or ``KB``), by K."""
+
+
+def traffic_samples(cells: Iterable[MeasuredCell]) -> dict[tuple[int, int], Traffic]:
+    """Return the traffic of each size of block and transaction; cells without counters or rounds are left out."""
+    found: dict[tuple[int, int], dict[tuple[str, str], dict[int, list[float]]]] = {}
+    for cell in cells:
+        if cell.rounds is None or cell.traffic.empty or not cell.chain_rounds:
+            continue
+        count, *shape = cell.shape
+        of_shape = found.setdefault((shape[0], shape[1]), {})
+        for phase, counters in cell.traffic.iterrows():
+            for unit, counter, divisor in (("messages", COUNTERS[0], 1), ("KB", COUNTERS[1], 1024)):
+                by_size = of_shape.setdefault((str(phase), unit), {})
+                by_size.setdefault(count, []).append(float(counters[counter]) / cell.chain_rounds / divisor)
+    return {
+        shape: {what: {size: np.array(v) for size, v in by_size.items()} for what, by_size in of_shape.items()}
+        for shape, of_shape in found.items()
+    }
 
 
 def describe_size(count: int) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from analysis.data_table import Column, DataTable, Footnotes
 from analysis.figures import MISSING
-from analysis.measured import MeasuredCell, Pool, describe_size, pool_cells
+from analysis.growth import MIN_SIZES
+from analysis.measured import MeasuredCell, Pool, describe_size, group_pools, pool_cells
 from analysis.reference import CHAPTER, LATENCY_BLOCK_BYTES, LATENCY_REFERENCES, PROTOTYPE
 from analysis.rounds import PHASES
 
@@ -15,12 +16,7 @@ __all__ = ["latency_tables"]
 
 def latency_tables(cells: Sequence[MeasuredCell], hardware: str, *, chapter_boards: bool = False) -> list[DataTable]:
     """Return one table for each size of block and transaction. ``chapter_boards``: all ran on the chapter's boards."""
-    pools = pool_cells(cells)
-    shapes = sorted({(pool.block_bytes, pool.transaction_bytes) for pool in pools})
-    return [
-        _latency_table([p for p in pools if (p.block_bytes, p.transaction_bytes) == shape], hardware, chapter_boards)
-        for shape in shapes
-    ]
+    return [_latency_table(pools, hardware, chapter_boards) for pools in group_pools(pool_cells(cells))]
 
 
 def _latency_table(pools: Sequence[Pool], hardware: str, chapter_boards: bool) -> DataTable:
@@ -45,6 +41,7 @@ def _latency_table(pools: Sequence[Pool], hardware: str, chapter_boards: bool) -
         rows=rows,
         notes=[
             *notes.lines(),
+            *_growth_note(pools),
             f"Measured on: {hardware}",
             "T_bc = T_ct + T_bp + T_cf. Finality: first submission until final on all validators.",
         ],
@@ -52,6 +49,13 @@ def _latency_table(pools: Sequence[Pool], hardware: str, chapter_boards: bool) -
         sources=[f"Prototype: {PROTOTYPE}", f"Chapter: {CHAPTER}"],
         groups=groups,
     )
+
+
+def _growth_note(pools: Sequence[Pool]) -> list[str]:
+    """Why growth with K is not fitted, where one may look for it."""
+    if not 1 < len(pools) < MIN_SIZES:
+        return []
+    return [f"How figures grow with K is not fitted: that needs {MIN_SIZES} committee sizes, here are {len(pools)}."]
 
 
 def _ratios(pool: Pool) -> list[list[str]]:

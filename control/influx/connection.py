@@ -43,6 +43,8 @@ class Connection(Struct, frozen=True, kw_only=True):
     """May read from the bucket and nothing else."""
     admin_token: str = ""
     """The operator's; never leaves this machine."""
+    admin_password: str = ""
+    """Of the user ``testbed`` that setup made on 2.x, for its web pages."""
     ca: str = ""
     """Absolute path of the certificate (PEM) of the authority that signed the server's; empty for the system's own."""
 
@@ -109,7 +111,7 @@ def find_problem(connection: Connection) -> str:
         return f"bucket of a 1.8 server is database/retention-policy, not '{connection.bucket[:80]}'"
     if not (connection.org + connection.bucket).isprintable():
         return "org and bucket must be printable"
-    tokens = connection.write_token + connection.read_token + connection.admin_token
+    tokens = connection.write_token + connection.read_token + connection.admin_token + connection.admin_password
     if not (tokens.isascii() and tokens.isprintable()):
         return "a token must be printable ASCII, on one line"
     if connection.ca and not Path(connection.ca).is_file():

@@ -110,7 +110,12 @@ def test_a_reason_has_one_number_however_often_it_is_given() -> None:
 
 
 def test_every_table_of_a_run_fits_the_terminal_and_renders_everywhere(tmp_path: Path) -> None:
-    plans = [Plan(validators=k, cell=f"k{k:02}-b128K-t1K-r1", T_ct=1000.0 * k, rounds=20) for k in (4, 5, 8, 16)]
+    plans = [
+        Plan(
+            validators=k, cell=f"k{k:02}-b128K-t1K-r1", T_ct=100.0 * k, T_cf=1000.0 * k, finality=1300.0 * k, rounds=20
+        )
+        for k in (4, 5, 8, 16)
+    ]
     report = analyse(load(make_run(tmp_path, *plans)))
     assert len({table.name for table in report.tables}) == len(report.tables) >= 3
     for table in report.tables:

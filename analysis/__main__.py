@@ -1,7 +1,8 @@
 """``python -m analysis RUN_DIR``: print the tables and the verdict of a run, write verdict.json and tables.txt.
 
 With ``--report`` also ``report.html``, and figures and tables as files in ``report/``. Exit code: 0 VALID or SUSPECT,
-1 INVALID, 2 if the path is no run, 3 if there is a verdict (not INVALID) but the report could not be made.
+1 INVALID, 2 if the path is no run or the source can't be read, 3 if there is a verdict (not INVALID) but the report
+could not be made.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from analysis.report import PLAIN_WIDTH, Report, analyse, write_report
 from analysis.run import NotARun, Run, load
+from analysis.sources import SOURCES, SourceError
 from analysis.verdict import Level
 
 __all__ = ["main"]
@@ -25,12 +27,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis", description="Analyse a run: tables and verdict.")
     parser.add_argument("run_dir", type=Path, help="a directory under runs/")
     parser.add_argument("--report", action="store_true", help="write report.html, and report/ with figures and tables")
+    parser.add_argument("--source", choices=SOURCES, default="spools", help="where the points are read from (spools)")
+    parser.add_argument("--connection", type=Path, metavar="FILE", help="connection file of the InfluxDB server")
     options = parser.parse_args(arguments)
     try:
-        run = load(options.run_dir)
+        run = load(options.run_dir, source=options.source, connection=options.connection)
         report = analyse(run)
     except NotARun as error:
         print(f"analysis: {error}; choose one under runs/", file=sys.stderr)
+        return 2
+    except SourceError as error:
+        print(f"analysis: {error}", file=sys.stderr)
         return 2
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     console.print(*report.renderables(), sep="\n")

@@ -12,6 +12,7 @@ from rich.console import Console
 from control import verbs
 from control.bench.cli import add_parser as add_bench
 from control.errors import ControlError
+from control.influx.cli import add_parser as add_influx
 from control.report import add_parser as add_report
 
 __all__ = ["build_parser", "main"]
@@ -82,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_report(commands)
     add_bench(commands)
+    add_influx(commands)
 
     for name, (help_text, run) in _PASSED_ON.items():
         _add(commands, name, help_text, run)

@@ -90,10 +90,10 @@ class InfluxProcess(Struct, frozen=True, kw_only=True):
                     return int(process.name)
         return 0
 
-    def start(self, ca: str = "", waiting: Callable[[], None] = lambda: None) -> str:
+    def start(self, ca: str = "", waiting: Callable[[], None] = lambda: time.sleep(_POLL_S)) -> str:
         """Start it unless it runs, wait until it is ready, return its version. DeploymentFailed if it does not start.
 
-        ``ca`` is the certificate of the authority that signed ``certificate``; ``waiting`` is called now and then.
+        ``ca`` is the certificate of the authority that signed ``certificate``; ``waiting`` waits a little.
         """
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.home.chmod(0o700)
@@ -218,7 +218,6 @@ class InfluxProcess(Struct, frozen=True, kw_only=True):
             except ServerError as error:
                 problem = str(error)
             waiting()
-            time.sleep(_POLL_S)
         self.stop()
         raise DeploymentFailed(f"influxd was not ready within {_START_S:.0f} s: {problem}; its log is {self.log}")
 

@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="the connection file, kept up to date")
     parser.add_argument("--org", default="testbed")
     parser.add_argument("--bucket", default="microchain")
-    parser.add_argument("--retention", type=int, default=0, metavar="S", help="seconds; 0 (default) keeps for ever")
+    parser.add_argument("--retention", type=int, metavar="S", help="seconds, 0 for ever; default as it is")
     parser.add_argument("--ca", default="", help="certificate of the authority, for https")
     parser.add_argument("--token-file", type=Path, help="the operator's token; default $INFLUX_TOKEN, or the one known")
     options = parser.parse_args(arguments)

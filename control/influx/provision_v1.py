@@ -36,7 +36,9 @@ class _Answer(Struct):
     error: str = ""
 
 
-def bring(draft: Connection, retention_s: int, keep: Callable[[Connection], object]) -> tuple[Connection, list[str]]:
+def bring(
+    draft: Connection, retention_s: int | None, keep: Callable[[Connection], object]
+) -> tuple[Connection, list[str]]:
     """Bring the server to what ``draft`` names; return the whole connection and what had to be changed.
 
     ``keep`` stores a connection before the server learns of its secrets. ServerError if the server refuses.
@@ -93,7 +95,7 @@ def _takes(server: Server) -> bool:
     return True
 
 
-def _bring_database(server: Server, database: str, retention_s: int, changed: list[str]) -> None:
+def _bring_database(server: Server, database: str, retention_s: int | None, changed: list[str]) -> None:
     duration = f"{retention_s}s" if retention_s else "INF"
     policy = f"DURATION {duration} REPLICATION 1"
     if [database] not in _ask(server, "SHOW DATABASES").values:
@@ -104,7 +106,7 @@ def _bring_database(server: Server, database: str, retention_s: int, changed: li
     found = {row[0]: dict(zip(series.columns, row, strict=False)) for row in series.values if row}
     if POLICY not in found:
         _ask(server, f"CREATE RETENTION POLICY {_name(POLICY)} ON {_name(database)} {policy}")
-    elif _seconds(found[POLICY].get("duration")) != retention_s:
+    elif retention_s not in (None, _seconds(found[POLICY].get("duration"))):
         _ask(server, f"ALTER RETENTION POLICY {_name(POLICY)} ON {_name(database)} {policy} SHARD DURATION 0s")
     else:
         return

@@ -68,7 +68,9 @@ class _Authorizations(Struct):
     authorizations: list[_Authorization] = []
 
 
-def bring(draft: Connection, retention_s: int, keep: Callable[[Connection], object]) -> tuple[Connection, list[str]]:
+def bring(
+    draft: Connection, retention_s: int | None, keep: Callable[[Connection], object]
+) -> tuple[Connection, list[str]]:
     """Bring the server to what ``draft`` names; return the whole connection and what had to be changed.
 
     ``keep`` stores a connection before the server learns of its admin token. ServerError if the server refuses.
@@ -133,7 +135,7 @@ def _is_allowed(ask: Callable[[], object]) -> bool:
     return True
 
 
-def _set_up(server: Server, draft: Connection, retention_s: int) -> None:
+def _set_up(server: Server, draft: Connection, retention_s: int | None) -> None:
     server.request(
         "POST",
         "/api/v2/setup",
@@ -143,7 +145,7 @@ def _set_up(server: Server, draft: Connection, retention_s: int) -> None:
             "org": draft.org,
             "bucket": draft.bucket,
             "token": draft.admin_token,
-            "retentionPeriodSeconds": retention_s,
+            "retentionPeriodSeconds": retention_s or 0,
         },
     )
 
@@ -169,7 +171,7 @@ def _bring_organisation(server: Server, name: str, changed: list[str]) -> str:
     return decode_answer(answer, _Named, server.url).id
 
 
-def _bring_bucket(server: Server, org_id: str, name: str, retention_s: int, changed: list[str]) -> str:
+def _bring_bucket(server: Server, org_id: str, name: str, retention_s: int | None, changed: list[str]) -> str:
     rules = [_Rule(every_seconds=retention_s)] if retention_s else []
     try:
         answer = server.request("GET", "/api/v2/buckets", query={"orgID": org_id, "name": name})
@@ -180,7 +182,7 @@ def _bring_bucket(server: Server, org_id: str, name: str, retention_s: int, chan
     for found in decode_answer(answer, _Buckets, server.url).buckets:
         if found.name != name:
             continue
-        if sum(rule.every_seconds for rule in found.retention_rules) != retention_s:
+        if retention_s not in (None, sum(rule.every_seconds for rule in found.retention_rules)):
             changed.append("retention")
             server.request("PATCH", f"/api/v2/buckets/{found.id}", body={"retentionRules": rules})
         return found.id

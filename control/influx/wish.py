@@ -20,8 +20,8 @@ class Wish(Struct, frozen=True, kw_only=True):
     url: str
     org: str = "testbed"
     bucket: str = "microchain"
-    retention_s: int = 0
-    """How long points are kept; 0 for ever."""
+    retention_s: int | None = None
+    """How long points are kept; 0 for ever, None as it is (a new bucket: for ever)."""
     ca: str = ""
     """Path of the authority's certificate, for https."""
 

@@ -128,8 +128,8 @@ class Store:
                     self._write(part, refusals)
 
     def remove(self, run: str, cell: str, validator: str, before: int) -> None:
-        """Remove one validator's points of the cell that are older than ``before`` (ns). Needs the admin token."""
-        server = Server(url=self._connection.url, token=self._connection.admin_token, ca=self._connection.ca)
+        """Remove one validator's points of the cell that are older than ``before`` (ns). Who may write may do that."""
+        server = Server(url=self._connection.url, token=self._connection.write_token, ca=self._connection.ca)
         tags = {"run": run, "cell": cell, "validator": validator}
         if self._connection.major == 1:
             where = " AND ".join(f"\"{name}\" = '{value}'" for name, value in tags.items())
@@ -237,6 +237,8 @@ def _parse_tables(rows: Iterator[list[str]]) -> Iterator[tuple[ColumnKey, Column
                 names = row
                 if "error" in names:
                     kinds = []
+                elif len(kinds) != len(names):
+                    raise ValueError("a header without the types of its columns")
             else:
                 table = _Table(kinds, names, row)
                 number = row[2]
@@ -252,7 +254,7 @@ class _Table:
     def __init__(self, kinds: list[str], names: list[str], row: list[str]) -> None:
         if "error" in names and not kinds:
             raise ServerError(f"InfluxDB ended its answer with an error: {' '.join(row)[:300]}")
-        if len(kinds) != len(names) or len(row) != len(names):
+        if len(row) != len(names):
             raise ValueError("a row that does not fit its header")
         cells = dict(zip(names, row, strict=True))
         tags = {name: value for name, value in cells.items() if name not in _FIXED and value}

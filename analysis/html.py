@@ -32,6 +32,7 @@ _STEERING = re.compile(
 )
 """Control characters (but tab and line end), those that reorder a line, and what is no character."""
 _TERM = re.compile(r"\bT_(ct|bp|cf|bc)\b")
+_CODE = re.compile(r"`([^`<>\n]{1,80})`")
 _KEPT_TOGETHER = re.compile(r"(?<=\d) (?=(?:ms|s|KB|MB|GiB|B|%|tx/s|cores|validators|rounds)\b)|(?<=±) (?=\d)")
 
 
@@ -100,9 +101,10 @@ def _render(page: Page) -> bytes:
 
 
 def _set_text(value: str) -> Markup:
-    """Set the chapter's terms with their index, and keep figures and their units on one line."""
+    """Set the chapter's terms with their index and what is to be typed as code; keep figures and units on one line."""
     text = _KEPT_TOGETHER.sub("\u00a0", _STEERING.sub("\ufffd", value))
-    return Markup(_TERM.sub(r"T<sub>\1</sub>", str(escape(text))))
+    html = _TERM.sub(r"T<sub>\1</sub>", str(escape(text)))
+    return Markup(_CODE.sub(r"<code>\1</code>", html))
 
 
 def _show(value: object) -> object:

@@ -86,18 +86,28 @@ class PageFigure:
 
 @dataclass(frozen=True)
 class PageReason:
-    level: str
+    """What was found, in a cell or (``cell`` empty) in the whole run."""
+
     cell: str
     text: str
 
 
 @dataclass(frozen=True)
+class PageCause:
+    """The reasons of one cause, with what they mean and what to do about it (one sentence or more; may be empty)."""
+
+    level: str
+    meaning: str
+    reasons: tuple[PageReason, ...]
+
+
+@dataclass(frozen=True)
 class PageVerdict:
-    """The verdict, the worst reasons first; ``hidden`` is how many more there are."""
+    """The verdict, the worst causes first; ``hidden`` is how many more reasons there are."""
 
     level: str
     sentence: str
-    reasons: tuple[PageReason, ...]
+    causes: tuple[PageCause, ...]
     hidden: int
 
 
@@ -186,10 +196,12 @@ def _verdict(verdict: Verdict) -> PageVerdict:
         Level.SUSPECT: f"{count} to read these figures with care.",
         Level.INVALID: f"{count} against this run; its figures must not be relied on.",
     }[verdict.level]
-    shown = tuple(
-        PageReason(reason["level"], _cut(reason["cell"], 200), _cut(reason["text"], _MAX_REASON_TEXT))
-        for reason in reasons[:_MAX_REASONS]
-    )
+    causes: dict[tuple[str, str], list[PageReason]] = {}
+    for reason in reasons[:_MAX_REASONS]:
+        meaning = " ".join(part for part in (reason.get("meaning", ""), reason.get("advice", "")) if part)
+        found = PageReason(_cut(reason["cell"], 200), _cut(reason["text"], _MAX_REASON_TEXT))
+        causes.setdefault((reason["level"], meaning), []).append(found)
+    shown = tuple(PageCause(level, meaning, tuple(found)) for (level, meaning), found in causes.items())
     return PageVerdict(verdict.level.name, sentence, shown, max(0, len(reasons) - _MAX_REASONS))
 
 

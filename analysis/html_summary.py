@@ -81,19 +81,17 @@ def _what(cells: Sequence[MeasuredCell]) -> list[str]:
     if rounds:
         counts = sorted({cell.spec.workload.rounds for cell in rounds})
         warmups = sorted({cell.spec.workload.warmup for cell in rounds})
-        text = (
-            f"{_committees(rounds)} agreed on one block after the other: {_sizes(rounds)}, {_numbers(counts)} measured"
-        )
-        text += f" rounds in each of {len(rounds)} cells" if len(rounds) > 1 else " rounds"
-        sentences.append(f"{text}, after {_numbers(warmups)} to warm up.")
+        text = f"{_committees(rounds)} agree on one block after the other: {_sizes(rounds)}, {_numbers(counts)} rounds"
+        text += f" in each of {len(rounds)} cells" if len(rounds) > 1 else ""
+        sentences.append(f"{text} after {_numbers(warmups)} to warm up.")
     offered = [cell for cell in cells if isinstance(cell.spec.workload, RateWorkload)]
     if offered:
         workloads = [cell.spec.workload for cell in offered if isinstance(cell.spec.workload, RateWorkload)]
         speeds = _numbers(sorted({w.rate for w in workloads}))
         seconds = _numbers(sorted({w.duration_s for w in workloads}))
         sentences.append(
-            f"{_committees(offered)} took an even load of {speeds} transactions a second for {seconds} s, "
-            f"however slow they were: {_sizes(offered)}."
+            f"{_committees(offered)} are given an even load of {speeds} transactions a second for {seconds} s, "
+            f"however slow they are: {_sizes(offered)}."
         )
     return sentences
 
@@ -113,6 +111,9 @@ def _main_figure(pools: Sequence[Pool]) -> str:
     """The time of a block with the smallest and the largest committee of the first shape."""
     alike = [pool for pool in pools if (pool.block_bytes, pool.transaction_bytes) == _first_shape(pools)]
     ends = alike[:1] if len(alike) == 1 else [alike[0], alike[-1]]
+    missing = [pool.figure("T_bc").reason for pool in ends]
+    if all(missing):
+        return f"There is no figure of a whole block: {missing[0]}."
     parts = [f"{_in_text(pool)} with {pool.validators} validators" for pool in ends]
     block, transaction = (describe_size(size) for size in _first_shape(pools))
     return (
@@ -167,6 +168,9 @@ def _round_group(pool: Pool) -> FigureGroup:
     shape = (
         f"{pool.validators} validators · blocks of {block} · transactions of {transaction} · {len(pool.frame)} rounds"
     )
+    reasons = {figure.spread for figure in figures if figure.value == MISSING}
+    if len(reasons) == 1 and all(figure.value == MISSING for figure in figures):
+        return FigureGroup(shape, (KeyFigure("All figures", MISSING, "", reasons.pop()),))
     return FigureGroup(shape, (*figures, _throughput(pool)))
 
 

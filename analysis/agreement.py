@@ -12,49 +12,52 @@ from collections.abc import Collection, Mapping
 
 from microchain.telemetry.recorder import CLIENT
 
+from analysis.causes import Cause
 from analysis.documents import LedgerDigest
 from analysis.timeline import Timeline
-from analysis.verdict import Level, Reason
+from analysis.verdict import Level, Reason, against
 
 __all__ = ["check_ledgers", "check_termination"]
 
 _SHOWN = 3
 
 
-def check_ledgers(cell: str, digests: Mapping[str, LedgerDigest | None]) -> list[Reason]:
-    """Compare the ledgers of a cell's validators."""
+def check_ledgers(cell: str, digests: Mapping[str, LedgerDigest | None], missing: Collection[str] = ()) -> list[Reason]:
+    """Compare the ledgers of a cell's validators; of those ``missing`` altogether it is known already."""
     present = {name: digest for name, digest in digests.items() if digest is not None}
     reasons = [
-        Reason(Level.SUSPECT, f"no ledger digest of {name}: its chain can't be compared", cell)
+        against(cell, Cause.LEDGER_MISSING, f"no ledger digest of {name}: its chain can't be compared")
         for name, digest in digests.items()
-        if digest is None
+        if digest is None and name not in missing
     ]
     chains = defaultdict(list)
     for name, digest in present.items():
         chains[digest.chain_id].append(name)
-        reasons += [Reason(Level.INVALID, f"{name}: {text}", cell) for text in _integrity_problems(digest)]
+        reasons += [against(cell, Cause.LEDGER_UNSOUND, f"{name}: {text}") for text in _integrity_problems(digest)]
         reasons += _audit(cell, name, digest)
         if digest.evidence:
-            reasons.append(Reason(Level.SUSPECT, f"{name} recorded {len(digest.evidence)} proofs of an offence", cell))
+            text = f"{name} recorded {len(digest.evidence)} proofs of an offence"
+            reasons.append(against(cell, Cause.OFFENCE, text))
     if len(chains) > 1:
         groups = "; ".join(f"{chain[:8]}: {', '.join(names)}" for chain, names in chains.items())
-        reasons.append(Reason(Level.INVALID, f"the ledgers are of different chains ({groups})", cell))
+        reasons.append(against(cell, Cause.CHAINS_DIFFER, f"the ledgers are of different chains ({groups})"))
     else:
-        reasons += [Reason(Level.INVALID, text, cell) for text in _disagreements(present)]
+        reasons += [against(cell, Cause.LEDGERS_DISAGREE, text) for text in _disagreements(present)]
     heights = {name: digest.finalized.height for name, digest in present.items()}
     if len(set(heights.values())) > 1:
         shown = ", ".join(f"{name} {height}" for name, height in heights.items())
-        reasons.append(Reason(Level.SUSPECT, f"not all validators finalized the same height: {shown}", cell))
+        text = f"not all validators finalized the same height: {shown}"
+        reasons.append(against(cell, Cause.HEIGHTS_DIFFER, text))
     return reasons
 
 
 def _audit(cell: str, name: str, digest: LedgerDigest) -> list[Reason]:
     if digest.problems is None:
-        return [Reason(Level.SUSPECT, f"{name}: its ledger was not audited", cell)]
+        return [against(cell, Cause.LEDGER_NOT_AUDITED, f"{name}: its ledger was not audited")]
     shown = digest.problems[:_SHOWN]
     hidden = len(digest.problems) - len(shown)
     texts = [*shown, f"{hidden} more problems"] if hidden else shown
-    return [Reason(Level.INVALID, f"{name}: its ledger is not sound: {text}", cell) for text in texts]
+    return [against(cell, Cause.LEDGER_UNSOUND, f"{name}: its ledger is not sound: {text}") for text in texts]
 
 
 def _integrity_problems(digest: LedgerDigest) -> list[str]:
@@ -105,14 +108,15 @@ def _round_blocks(timeline: Timeline) -> list[Reason]:
         holders = [name for name, chain in chains.items() if record.block in chain]
         if not holders:
             text = f"round {record.round}: its block {str(record.block)[:8]} is final in no ledger"
-            reasons.append(Reason(Level.INVALID, text, cell.id))
+            reasons.append(against(cell.id, Cause.BLOCK_NOT_FINAL, text))
         elif len(holders) < len(chains):
             lacking = ", ".join(sorted(chains.keys() - set(holders)))
-            reasons.append(Reason(Level.SUSPECT, f"round {record.round}: its block is not final on {lacking}", cell.id))
+            text = f"round {record.round}: its block is not final on {lacking}"
+            reasons.append(against(cell.id, Cause.BLOCK_NOT_EVERYWHERE, text))
         elif chains[holders[0]][str(record.block)] != len(record.transaction_ids):
             count = chains[holders[0]][str(record.block)]
             text = f"round {record.round}: its block holds {count} of {len(record.transaction_ids)} transactions"
-            reasons.append(Reason(Level.SUSPECT, text, cell.id))
+            reasons.append(against(cell.id, Cause.BLOCK_NOT_EVERYWHERE, text))
     return _shorten(reasons)
 
 
@@ -126,16 +130,16 @@ def _acknowledged(timeline: Timeline, *, complete: bool) -> list[Reason]:
     reasons = []
     if lost:
         drained = cell.outcome is not None and cell.outcome.drained is not False
-        level = Level.INVALID if complete and drained else Level.SUSPECT
+        cause = Cause.TRANSACTIONS_LOST if complete and drained else Cause.TRANSACTIONS_UNACCOUNTED
         text = (
             f"{len(lost)} of {len(acknowledged)} acknowledged transactions are neither finalized nor expired anywhere"
         )
-        reasons.append(Reason(level, f"{text}, e.g. {_example(lost)}", cell.id))
+        reasons.append(against(cell.id, cause, f"{text}, e.g. {_example(lost)}"))
     for name, ids in by_validator.items():
         lacking = acknowledged - ids - lost
         if lacking:
             text = f"{name} reported neither finality nor expiry of {len(lacking)} acknowledged transactions"
-            reasons.append(Reason(Level.SUSPECT, f"{text}, e.g. {_example(lacking)}", cell.id))
+            reasons.append(against(cell.id, Cause.TRANSACTIONS_UNACCOUNTED, f"{text}, e.g. {_example(lacking)}"))
     return reasons
 
 
@@ -150,5 +154,6 @@ def _shorten(reasons: list[Reason]) -> list[Reason]:
         alike = [reason for reason in reasons if reason.level is level]
         kept += alike[:_SHOWN]
         if len(alike) > _SHOWN:
-            kept.append(Reason(level, f"… and {len(alike) - _SHOWN} more rounds like these", alike[0].cell))
+            text = f"… and {len(alike) - _SHOWN} more rounds like these"
+            kept.append(Reason(level, text, alike[0].cell, alike[0].cause))
     return kept

@@ -11,6 +11,7 @@ from microchain.telemetry.recorder import CLIENT
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from analysis.causes import Cause
 from analysis.checks import check_cell
 from analysis.documents import RateWorkload
 from analysis.hardware import describe_hardware, is_chapter_hardware
@@ -23,7 +24,7 @@ from analysis.summary import summarise
 from analysis.tables_data import DataTable, build_tables
 from analysis.timeline import build_timeline
 from analysis.traffic import count_traffic
-from analysis.verdict import Level, Reason, Verdict
+from analysis.verdict import Level, Verdict, against
 
 __all__ = ["PLAIN_WIDTH", "Report", "analyse", "write_report"]
 
@@ -54,7 +55,7 @@ class Report:
 def analyse(run: Run) -> Report:
     """Measure and judge every cell of a loaded run."""
     hosts: dict[str, str] = {}
-    measured, reasons = [], [Reason(Level.SUSPECT, str(problem)) for problem in run.problems]
+    measured, reasons = [], [against("", Cause.FILE_DAMAGED, str(problem)) for problem in run.problems]
     for cell in run.cells.values():
         timeline = build_timeline(run, cell)
         hosts |= timeline.hosts
@@ -63,9 +64,9 @@ def analyse(run: Run) -> Report:
         rounds = None if rate is not None else measure_rounds(timeline)
         finished = sum(record.status == "ok" for record in cell.rounds)
         measured.append(MeasuredCell(cell.spec, rounds, rate, count_traffic(run, cell), finished))
-        reasons += check_cell(run, cell, timeline, rounds)
+        reasons += check_cell(run, cell, timeline, rounds, rate)
     if not run.cells:
-        reasons.append(Reason(Level.INVALID, "the run has no readable cell: nothing was measured"))
+        reasons.append(against("", Cause.NOTHING_MEASURED, "the run has no readable cell: nothing was measured"))
     client_host = hosts.pop(CLIENT, "")
     machines = set(hosts.values())
     report = Report(

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntEnum
+from itertools import groupby
 from typing import Any
 
-__all__ = ["Level", "Reason", "Verdict"]
+from analysis.causes import Cause, Level
 
-
-class Level(IntEnum):
-    """How far a run can be trusted; the worst reason decides."""
-
-    VALID = 0
-    SUSPECT = 1
-    INVALID = 2
+__all__ = ["Level", "Reason", "Verdict", "against"]
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One reason against a cell, or against the whole run (``cell`` empty)."""
+    """One reason against a cell, or against the whole run (``cell`` empty). ``text`` is what was found."""
 
     level: Level
     text: str
     cell: str = ""
+    cause: Cause | None = None
+
+    def to_json(self) -> dict[str, str]:
+        """Return the reason as it stands in ``verdict.json``."""
+        found = {"level": self.level.name, "cell": self.cell, "text": self.text}
+        if self.cause is not None:
+            found |= {"code": self.cause.code, "meaning": self.cause.meaning, "advice": self.cause.advice}
+        return found
+
+
+def against(cell: str, cause: Cause, text: str) -> Reason:
+    """Return a reason of this cause against a cell (empty: the whole run)."""
+    return Reason(cause.level, text, cell, cause)
 
 
 @dataclass(frozen=True)
@@ -50,16 +57,21 @@ class Verdict:
             "run": self.run,
             "verdict": self.level.name,
             "cells": {cell: self.level_of(cell).name for cell in self.cells},
-            "reasons": [{"level": r.level.name, "cell": r.cell, "text": r.text} for r in self._ordered()],
+            "reasons": [reason.to_json() for reason in self._ordered()],
         }
 
     def lines(self) -> list[str]:
-        """Return the verdict as plain text, the worst reasons first."""
-        head = f"{self.level.name}: {self.run}"
-        return [head, *(f"  {r.level.name}  {f'{r.cell}: ' if r.cell else ''}{r.text}" for r in self._ordered())]
+        """Return the verdict as plain text, the worst reasons first; below those of one cause what it means."""
+        lines = [f"{self.level.name}: {self.run}"]
+        for cause, reasons in groupby(self._ordered(), key=lambda reason: reason.cause):
+            lines += [f"  {r.level.name}  {f'{r.cell}: ' if r.cell else ''}{r.text}" for r in reasons]
+            lines += [f"    → {cause.meaning} {cause.advice}"] if cause is not None else []
+        return lines
 
     def _ordered(self) -> list[Reason]:
-        return sorted(self.reasons, key=lambda reason: -reason.level)
+        """The worst first, those of one cause together, causes in the order in which they were found."""
+        causes = list(dict.fromkeys(reason.cause for reason in self.reasons))
+        return sorted(self.reasons, key=lambda reason: (-reason.level, causes.index(reason.cause)))
 
 
 def _worst(reasons: Iterable[Reason]) -> Level:

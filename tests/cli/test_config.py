@@ -31,6 +31,14 @@ sample = 1
 [lease]
 seconds = 0
 """
+INFLUX = """
+[influx]
+url = "https://10.0.0.1:8086"
+org = "testbed"
+bucket = "microchain"
+token_file = "/srv/influx.token"
+ca_file = "/srv/influx-ca.pem"
+"""
 
 
 def write(folder: Path, text: str) -> Path:
@@ -54,6 +62,45 @@ def test_file_is_read_and_what_it_leaves_out_has_its_default(tmp_path: Path) -> 
 def test_telemetry_and_lease_may_be_left_out(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, TEXT[: TEXT.index("[telemetry]")]))
     assert (config.telemetry.interval_s, config.lease.seconds) == (1.0, 900.0)
+    assert config.influx is None, "nothing is streamed then"
+
+
+def test_a_server_to_stream_to(tmp_path: Path) -> None:
+    influx = load_config(write(tmp_path, TEXT + INFLUX)).influx
+    assert influx is not None
+    assert (influx.url, influx.org, influx.bucket) == ("https://10.0.0.1:8086", "testbed", "microchain")
+    assert (influx.token_file, influx.ca_file) == (Path("/srv/influx.token"), Path("/srv/influx-ca.pem"))
+    plain = INFLUX.replace("https://", "http://").partition("ca_file")[0]
+    assert load_config(write(tmp_path, TEXT + plain)).influx is not None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("https://10.0.0.1:8086", "10.0.0.1:8086", 23, "influx.url: expected http://host:port or https://host:port"),
+        ("https://10.0.0.1:8086", "ftp://10.0.0.1", 23, "influx.url: expected http://host:port"),
+        ("https://10.0.0.1:8086", "http://:8086", 23, "influx.url: expected http://host:port"),
+        ("https://10.0.0.1:8086", "http://a:99999", 23, "influx.url: expected http://host:port"),
+        ("https://10.0.0.1:8086", "http://[::1:8086", 23, "influx.url: expected http://host:port"),
+        ("https://10.0.0.1:8086", "http://user:word@a", 23, "influx.url: expected http://host:port"),
+        ("https://10.0.0.1:8086", "http://a/?org=b", 23, "influx.url: expected http://host:port"),
+        ("https://10.0.0.1:8086", "http://a\\r\\nb", 23, "influx.url: expected http://host:port"),
+        ('"https://10.0.0.1:8086"', "7", 23, "influx.url: expected a string, got 7"),
+        ("https:", "http:", 27, "influx.ca_file: http://10.0.0.1:8086 uses no TLS; make it https:// or leave it out"),
+        ("bucket =", "buket =", 25, "unknown key influx.buket; did you mean bucket?"),
+        ('bucket = "microchain"', "", 22, "the key influx.bucket is missing"),
+        ('"testbed"', '""', 24, "influx.org: Expected `str` of length >= 1"),
+        ('"/srv/influx.token"', '"influx.token"', 26, "influx.token_file: expected an absolute path"),
+        ('"/srv/influx-ca.pem"', '"ca.pem"', 27, "influx.ca_file: expected an absolute path"),
+        ("[influx]", "[inflx]", 22, "unknown section inflx; did you mean influx?"),
+    ],
+)
+def test_mistake_about_the_server_is_named(tmp_path: Path, old: str, new: str, line: int, message: str) -> None:
+    assert old in INFLUX
+    path = write(tmp_path, TEXT + INFLUX.replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(f"{path}:{line}: {message}")
 
 
 @pytest.mark.parametrize(
@@ -116,12 +163,13 @@ def test_missing_file_is_a_clear_error(tmp_path: Path) -> None:
         load_config(tmp_path / "none.toml")
 
 
-@given(st.integers(0, len(TEXT) - 1), st.characters(codec="utf-8"))
+@given(st.integers(0, len(TEXT + INFLUX) - 1), st.characters(codec="utf-8"))
 def test_any_changed_character_gives_a_configuration_or_the_typed_error(
     tmp_path_factory: pytest.TempPathFactory, place: int, character: str
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "changed.toml"
-    path.write_text(TEXT[:place] + character + TEXT[place + 1 :], encoding="utf-8")
+    text = TEXT + INFLUX
+    path.write_text(text[:place] + character + text[place + 1 :], encoding="utf-8")
     try:
         load_config(path)
     except ConfigError as error:

@@ -102,13 +102,14 @@ class Shipper:
     async def stop(self, push_s: float = PUSH_S) -> None:
         """Stream what is left for at most ``push_s`` seconds, and end. The spool should be closed before."""
         self._closing.set()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=push_s)
-            if not self._task.done():
-                self._task.cancel()
+        task, self._task = self._task, None
+        if task is not None:
+            await asyncio.wait([task], timeout=push_s)
+            if not task.done():
+                task.cancel()
                 self._failed(self._cursor.error or "the node stopped before all was streamed")
             with suppress(asyncio.CancelledError):
-                await self._task
+                await task
             await self._in_thread(lambda: self._look(send=False))
         await self._writer.close()
         await asyncio.to_thread(self._threads.shutdown)

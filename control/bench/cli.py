@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from control.bench.analysis import bench_analysis
 from control.bench.load import bench_latency, bench_memory, bench_throughput
 from control.bench.rounds import bench_rounds
 from control.environment import environment_line
@@ -49,6 +50,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     memory.add_argument("--block", default="128K", help="block size (128K)")
     memory.add_argument("--validators", type=int, default=4, metavar="K")
     _set(memory, lambda o, c: bench_memory(c, o.minutes, o.rate, o.block, o.validators))
+
+    analysis = verbs.add_parser("analysis", help="seconds and memory to analyse a run of a million points")
+    analysis.add_argument("--points", type=int, default=1_000_000, metavar="N", help="about so many (1000000)")
+    _set(analysis, lambda o, c: bench_analysis(c, o.points))
 
     recovery = verbs.add_parser("recovery", help="how soon the simulator's schedules recover: p50 and p95")
     recovery.add_argument("--seeds", default="0:200", metavar="FIRST:END")

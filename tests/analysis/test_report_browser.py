@@ -123,13 +123,11 @@ def wide(browser: Browser, report: Path) -> Iterator[Shown]:
     shown.page.context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 390, 768, 1280, 1920])
-def test_no_width_makes_the_page_scroll_sideways(browser: Browser, report: Path, width: int, scheme: Scheme) -> None:
-    shown = show(browser, report, width, scheme)
-    assert shown.ask("document.documentElement.scrollWidth") <= width
-    assert shown.ask(OUTSIDE) == []
-    shown.page.context.close()
+def test_no_width_makes_the_page_scroll_sideways(wide: Shown) -> None:
+    for width in (320, 390, 768, 1280, 1920):
+        wide.page.set_viewport_size({"width": width, "height": 800})
+        assert wide.ask("document.documentElement.scrollWidth") <= width
+        assert wide.ask(OUTSIDE) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -139,9 +137,9 @@ def test_every_text_can_be_read(browser: Browser, report: Path, scheme: Scheme) 
     contrasts = shown.ask(CONTRASTS)
     assert len(contrasts) > 200 and any(text["svg"] for text in contrasts)
     assert [text for text in contrasts if text["ratio"] < 4.5] == []
-    dark = shown.ask("getComputedStyle(document.documentElement).backgroundColor") < "rgb(128"
+    ground = shown.ask("getComputedStyle(document.documentElement).backgroundColor.match(/[0-9]+/g).map(Number)")
     shown.page.context.close()
-    assert dark is (scheme == "dark")
+    assert max(ground) < 64 if scheme == "dark" else min(ground) > 192
 
 
 def test_it_asks_for_nothing_and_says_nothing(wide: Shown, report: Path) -> None:

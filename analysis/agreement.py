@@ -90,12 +90,13 @@ def _disagreements(digests: Mapping[str, LedgerDigest]) -> list[str]:
     return found
 
 
-def check_termination(timeline: Timeline, *, complete: bool) -> list[Reason]:
+def check_termination(timeline: Timeline, *, complete: bool, silent: Collection[str] = ()) -> list[Reason]:
     """Check that what was acknowledged or reported final is final. ``complete``: no telemetry of the cell is missing.
 
     What is missing everywhere is lost (INVALID), if telemetry is complete; what only some lack may be still to come.
+    Of ``silent`` processes it is known already that they reported nothing.
     """
-    return [*_round_blocks(timeline), *_acknowledged(timeline, complete=complete)]
+    return [*_round_blocks(timeline), *_acknowledged(timeline, complete=complete, silent=silent)]
 
 
 def _round_blocks(timeline: Timeline) -> list[Reason]:
@@ -120,7 +121,7 @@ def _round_blocks(timeline: Timeline) -> list[Reason]:
     return _shorten(reasons)
 
 
-def _acknowledged(timeline: Timeline, *, complete: bool) -> list[Reason]:
+def _acknowledged(timeline: Timeline, *, complete: bool, silent: Collection[str]) -> list[Reason]:
     points, cell = timeline.transactions, timeline.cell
     client = points[points["validator"] == CLIENT]
     acknowledged = set(client.loc[client["event"] == "accepted", "id"])
@@ -137,7 +138,7 @@ def _acknowledged(timeline: Timeline, *, complete: bool) -> list[Reason]:
         reasons.append(against(cell.id, cause, f"{text}, e.g. {_example(lost)}"))
     for name, ids in by_validator.items():
         lacking = acknowledged - ids - lost
-        if lacking:
+        if lacking and name not in silent:
             text = f"{name} reported neither finality nor expiry of {len(lacking)} acknowledged transactions"
             reasons.append(against(cell.id, Cause.TRANSACTIONS_UNACCOUNTED, f"{text}, e.g. {_example(lacking)}"))
     return reasons

@@ -1,4 +1,4 @@
-"""Every cause for which a run is SUSPECT or INVALID: what it means, and what to do (docs/analysis.md, Verdict)."""
+"""Every cause for which a run is SUSPECT or INVALID: what it means, and what to do (docs/verdict.md)."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def check_cell(
     return [
         *(against(cell.id, cause, text) for cause, text in findings),
         *check_ledgers(cell.id, cell.digests, missing.validators),
-        *check_termination(timeline, complete=not telemetry),
+        *check_termination(timeline, complete=not telemetry, silent=missing.silent),
     ]
 
 

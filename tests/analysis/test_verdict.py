@@ -11,7 +11,7 @@ import pytest
 from analysis import load
 from analysis.report import analyse, write_report
 from analysis.verdict import Level, Reason, Verdict
-from tests.analysis.synthetic import BASE_NS, MS, Plan, digest_of, make_run, open_recorder, read, write
+from tests.analysis.synthetic import BASE_NS, MS, Plan, digest_of, make_run, open_recorder, read, record_clocks, write
 
 CELL = "cells/k4-b128k"
 
@@ -279,9 +279,10 @@ def test_open_loop_latency_counts_from_the_scheduled_moment(tmp_path: Path) -> N
     assert [rate.offered, rate.finalized] == [100.0, 100.0]
 
 
-def make_rate_run(root: Path, late_ms: float) -> Path:
+def make_rate_run(root: Path, late_ms: float, plan: Plan | None = None) -> Path:
     """120 transactions at 100 a second, the first 20 of them warm-up; each final 50 ms after it was sent."""
-    path = make_run(root)
+    plan = plan or Plan()
+    path = make_run(root, plan)
     workload = {"kind": "rate", "rate": 100, "duration_s": 1.0, "warmup_s": 0.2, "transaction_bytes": 1024}
     change(path, "cell.json", lambda cell: cell.__setitem__("workload", workload))
     ids = [digest_of("rate", number) for number in range(120)]
@@ -289,7 +290,9 @@ def make_rate_run(root: Path, late_ms: float) -> Path:
         directory = path / CELL / ("client" if name == "client" else f"nodes/{name}/spool")
         for segment in directory.iterdir():
             segment.unlink()
-        recorder = open_recorder(directory, Plan(), name, "bench")
+        index = 0 if name == "client" else int(name[-1]) - 1
+        host = plan.client_host if name == "client" else plan.host(index)
+        recorder = open_recorder(directory, plan, name, host)
         for number, id in enumerate(ids):
             at = BASE_NS + number * 10 * MS
             sent = at + round(late_ms * MS)
@@ -299,6 +302,7 @@ def make_rate_run(root: Path, late_ms: float) -> Path:
                 recorder.transactions("accepted", [id], sent + MS)
             else:
                 recorder.transactions("finalized", [id], sent + 50 * MS)
+        record_clocks(recorder, plan, host, index)
         recorder.close(BASE_NS + 10**7 * MS)
     return path
 

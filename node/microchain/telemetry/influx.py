@@ -13,12 +13,11 @@ import time
 from contextlib import suppress
 from enum import Enum, auto
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
 from msgspec import Struct
-from yarl import URL
 
 from microchain.config import InfluxSection
 from microchain.telemetry.pacing import parse_retry_after
@@ -87,8 +86,9 @@ class InfluxWriter:
     """Writes to one bucket over one connection; nothing is opened before the first `write`."""
 
     def __init__(self, server: InfluxSection, timeout_s: float) -> None:
-        query = urlencode({"org": server.org, "bucket": server.bucket, "precision": "ns"})
-        self._url = URL(f"{server.url.rstrip('/')}/api/v2/write?{query}", encoded=True)
+        query = urlencode({"org": server.org, "bucket": server.bucket, "precision": "ns"}, quote_via=quote)
+        self._server = server.url.rstrip("/")
+        self._url = f"{self._server}/api/v2/write?{query}"
         self._ca_file = server.ca_file
         self._timeout_s = timeout_s
         self._context: ssl.SSLContext | None = None
@@ -96,7 +96,7 @@ class InfluxWriter:
 
     def load_authority(self) -> None:
         """Read the certificate of the authority, if one is needed and not read yet (it blocks); AuthorityError."""
-        if self._url.scheme == "https" and self._context is None:
+        if self._server.startswith("https:") and self._context is None:
             try:
                 self._context = ssl.create_default_context(cafile=self._ca_file)
             except OSError as error:
@@ -120,10 +120,10 @@ class InfluxWriter:
             async with asyncio.timeout(self._timeout_s):
                 return await self._post(body, headers, token)
         except TimeoutError:
-            problem = Answer(Meaning.TOO_SLOW, f"no answer from {self._url.origin()} within {self._timeout_s:g} s")
+            problem = Answer(Meaning.TOO_SLOW, f"no answer from {self._server} within {self._timeout_s:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             self._context = None  # the authority's certificate may be replaced
-            shown = f"{self._url.origin()}: {str(error) or type(error).__name__}"
+            shown = f"{self._server}: {str(error) or type(error).__name__}"
             problem = Answer(Meaning.LATER, _printable(shown, token))
         await self.close()
         return problem
@@ -141,9 +141,7 @@ class InfluxWriter:
             retry_after = response.headers.get("Retry-After")
             return Answer(
                 meaning,
-                _printable(
-                    f"{self._url.origin()} answered {response.status}: {_sentence(response.status, said)}", token
-                ),
+                _printable(f"{self._server} answered {response.status}: {_sentence(response.status, said)}", token),
                 None if retry_after is None else parse_retry_after(retry_after, time.time()),
             )
 

@@ -28,7 +28,17 @@ from msgspec import Struct
 from control.errors import ControlError
 from control.inventory import Deployment, Device, Endpoint
 
-__all__ = ["Enrolment", "EnrolmentError", "Host", "Validator", "enrol", "main", "read_certificates"]
+__all__ = [
+    "AUTHORITY_DAYS",
+    "CERTIFICATE_DAYS",
+    "Enrolment",
+    "EnrolmentError",
+    "Host",
+    "Validator",
+    "enrol",
+    "main",
+    "read_certificates",
+]
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 825

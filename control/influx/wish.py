@@ -28,9 +28,9 @@ class Wish(Struct, frozen=True, kw_only=True):
 
 def check_wish(wish: Wish) -> None:
     """UsageError for a name that InfluxDB or its query languages would stumble over, or a retention it refuses."""
-    for what, name in (("organisation", wish.org), ("bucket", wish.bucket)):
+    for what, name in (("an organisation", wish.org), ("a bucket", wish.bucket)):
         if not _NAME.fullmatch(name):
-            raise UsageError(f"'{name}' is no name for an {what}: take letters, digits, '.', '_' and '-', at most 63")
+            raise UsageError(f"'{name}' is no name for {what}: take letters, digits, '.', '_' and '-', at most 63")
     if wish.retention_s and wish.retention_s < _SHORTEST_S:
         raise UsageError(
             f"a retention of {wish.retention_s} s is too short: InfluxDB takes an hour or more, or 0 for ever"

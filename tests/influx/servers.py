@@ -118,14 +118,24 @@ class InfluxServer:
         provision(Wish(url=self.process.url, org=org, bucket=bucket, ca=connection.ca), self.connection_file)
 
 
-def start_server(home: Path, generation: str, **options: Any) -> InfluxProcess:
-    """Start a server of its own below ``home``; skips the test if it was never built."""
+def start_server(
+    home: Path,
+    generation: str,
+    *,
+    auth: bool = True,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    ca: str = "",
+) -> InfluxProcess:
+    """Start a server below ``home``, 1.8 with authentication; skips the test if none was built."""
     major = int(generation[0])
     binary = find_built(major)
     if binary is None:
         pytest.skip(f"no InfluxDB {generation}: `./testbed influx build --version {major}` makes one")
-    process = InfluxProcess(home=home, binary=binary, major=major, auth=True, **options)
-    process.start(options.get("ca", ""))
+    process = InfluxProcess(
+        home=home, binary=binary, major=major, auth=auth, certificate=str(certificate or ""), key=str(key or "")
+    )
+    process.start(ca)
     return process
 
 

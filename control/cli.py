@@ -63,6 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     demo = _add(commands, "demo", "deploy, run experiments/demo.yml, print table and verdict, stop again", verbs.demo)
     _add_inventory(demo)
+    demo.add_argument(
+        "--keep-influxdb",
+        action="store_true",
+        help="leave the InfluxDB server running, so that points can be looked at",
+    )
 
     for name, help_text in _PLAYBOOKS.items():
         verb = _add(commands, name, help_text, verbs.playbook)

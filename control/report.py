@@ -15,7 +15,7 @@ from control.project import ROOT, shown_path
 from control.rundir import RunDirectory
 from control.runs import find_run, read_verdict
 
-__all__ = ["REPORT", "add_parser", "print_report"]
+__all__ = ["REPORT", "add_parser", "make_report", "print_report"]
 
 REPORT = "report.html"
 _INVALID = 1
@@ -32,8 +32,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def report(options: argparse.Namespace, console: Console) -> int:
-    """Analyse the run and write its report; 1 if its verdict is INVALID. CheckFailed if there is no report."""
+    """Analyse the run and write its report; 1 if its verdict is INVALID."""
     run = find_run(options.run_name)
+    code = make_report(run, console)
+    if options.open and not webbrowser.open((run.path / REPORT).as_uri()):
+        console.print("no browser could be started: open the file yourself", markup=False)
+    return code
+
+
+def make_report(run: RunDirectory, console: Console) -> int:
+    """Analyse a run and print verdict and report; 1 if it is INVALID, else 0. CheckFailed if there is no report."""
     command = [sys.executable, "-m", "analysis", str(run.path), "--report"]
     done = subprocess.run(
         command, cwd=ROOT, env=ansible_environment(), stdout=subprocess.PIPE, text=True, errors="replace", check=False
@@ -42,8 +50,6 @@ def report(options: argparse.Namespace, console: Console) -> int:
         raise CheckFailed(f"{shown_path(run.path)} has no report (the analysis ended with {done.returncode})")
     console.print(f"verdict: {read_verdict(run)}", markup=False)
     print_report(run, console)
-    if options.open and not webbrowser.open((run.path / REPORT).as_uri()):
-        console.print("no browser could be started: open the file yourself", markup=False)
     return done.returncode
 
 

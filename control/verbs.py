@@ -6,13 +6,15 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
 from control.errors import CheckFailed, DeploymentFailed
+from control.influx.connection import DEFAULT
+from control.influx.demo import server_for_demo
 from control.live import follow, shown_seconds
 from control.plan import plan
 from control.playbooks import log_tail, playbook_command, run_logged, run_playbook
@@ -42,27 +44,29 @@ def experiment(options: argparse.Namespace, console: Console) -> int:
 def demo(options: argparse.Namespace, console: Console) -> int:
     """Deploy, run the demo experiment, stop what that started."""
     began = time.monotonic()
-    with _step(console, "deploy"):
-        _run_quietly("deploy", options.inventory, console)
-    try:
-        with _step(console, "experiment"):
-            run = plan(_DEMO, options.inventory)
-            code = run_experiment(run, _DEMO, options.inventory, console)
-    finally:
-        with _step(console, "stop"):
-            _run_quietly("stop", options.inventory, console)
+    with _server(options, console) as variables:
+        with _step(console, "deploy"):
+            _run_quietly("deploy", options.inventory, console)
+        try:
+            with _step(console, "experiment"):
+                run = plan(_DEMO, options.inventory)
+                code = run_experiment(run, _DEMO, options.inventory, console, variables)
+        finally:
+            with _step(console, "stop"):
+                _run_quietly("stop", options.inventory, console)
     console.print(f"demo: {shown_seconds(time.monotonic() - began)} in all; the run is {shown_path(run.path)}")
     return code
 
 
-def run_experiment(run: RunDirectory, file: Path, inventory: str, console: Console) -> int:
-    """Run a planned run's open cells by the playbook; 0, or 1 if the verdict is INVALID.
+def run_experiment(
+    run: RunDirectory, file: Path, inventory: str, console: Console, variables: Mapping[str, str] | None = None
+) -> int:
+    """Run a planned run's open cells by the playbook with these ``variables``; 0, or 1 if the verdict is INVALID.
 
     DeploymentFailed if it did not come to a verdict. An interruption stops the validators before it goes on.
     """
-    command = playbook_command(
-        "experiment", inventory, {"experiment": shown_path(file, ROOT), "run_dir": shown_path(run.path, ROOT)}
-    )
+    own = {"experiment": shown_path(file, ROOT), "run_dir": shown_path(run.path, ROOT)}
+    command = playbook_command("experiment", inventory, {**own, **(variables or {})})
     console.print(f"$ {' '.join(command)}", markup=False, soft_wrap=True)
     log = run.path / ANSIBLE_LOG
     try:
@@ -119,6 +123,27 @@ def _run_quietly(name: str, inventory: str, console: Console) -> None:
         code = run_logged(command, log, wait)
     if code:
         raise DeploymentFailed(f"{name} failed (ansible-playbook ended with {code}):\n{log_tail(log)}\n{log}")
+
+
+@contextmanager
+def _server(options: argparse.Namespace, console: Console) -> Iterator[Mapping[str, str]]:
+    """Have a server for the points while the demo lasts, if there is one to be had; yields variables of the playbook.
+
+    A private server is on loopback, so only validators of this machine can stream to it.
+    """
+    if options.inventory != "local":
+        yield {}
+        return
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    def wait(_: str) -> None:
+        time.sleep(_WAIT_S)
+
+    with server_for_demo(say, wait, keep=options.keep_influxdb) as server:
+        # One that is known and can't be used would be taken by the inventory.
+        yield {"influxdb_connection": ""} if server is None and DEFAULT.exists() else {}
 
 
 @contextmanager

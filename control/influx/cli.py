@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from control.errors import UsageError
-from control.influx import build, private, provision
+from control.influx import backfill, build, private, provision
 from control.influx.binary import HOME, VERSIONS
 from control.influx.connection import DEFAULT, Connection, find_problem, load_connection
 from control.influx.transport import Server, probe_health
@@ -58,6 +58,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     stop = verbs.add_parser("down", help="end the private server; its data stays")
     stop.add_argument("--purge", action="store_true", help="delete its data")
     stop.set_defaults(run=_down)
+
+    backfill.add_parser(verbs)
 
     make = verbs.add_parser("build", help="build the server, for tests of both generations")
     make.add_argument("--version", choices=("1", "2", "all"), default="1", help="1.8 (default), 2.7 or both")

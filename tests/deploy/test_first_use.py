@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from control.influx.binary import VERSIONS, find_built
 from tests.deploy.testbed_copy import ROOT, TestbedCopy
 
 pytestmark = [pytest.mark.deployment, pytest.mark.xdist_group("deployment"), pytest.mark.timeout(900)]
@@ -44,6 +46,9 @@ def test_a_fresh_clone_runs_the_demo_and_teardown_leaves_nothing(tmp_path: Path)
         assert re.search(r"^verdict: (VALID|SUSPECT)", output, re.MULTILINE), output
         assert "prototype" in output
         assert len(list((copy.root / "runs").glob("*-demo-*/SHA256SUMS"))) == 1
+        records = [json.loads(path.read_bytes()) for path in copy.root.glob("runs/*-demo-*/cells/*/influxdb.json")]
+        assert [record["equal"] for record in records] == ([True] if "points are streamed to" in output else [])
+        assert ("points are streamed to" in output) or not any(map(find_built, VERSIONS))
         again = _run(copy, "deploy")
         assert "First use" not in again
         assert re.search(r"^local +: .*changed=0 ", again, re.MULTILINE), again

@@ -14,7 +14,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 VALIDATORS = 5
-CACHES = ("ansible", "bytecode", "bootstrap.lock", "hypothesis", "install.log", "matplotlib", "pip", "wheels", "xdg")
+CACHES = (
+    "ansible",
+    "bytecode",
+    "bootstrap.lock",
+    "hypothesis",
+    "influxdb",
+    "install.log",
+    "matplotlib",
+    "pip",
+    "wheels",
+    "xdg",
+)
 
 
 @dataclass
@@ -70,6 +81,9 @@ class TestbedCopy:
         kept = ("LANG", "TERM", "PIP_CERT", "PIP_FIND_LINKS", "PIP_INDEX_URL", "HTTPS_PROXY", "https_proxy")
         return {name: os.environ[name] for name in kept if name in os.environ} | {
             "HOME": str(self.home),
+            "TESTBED_INFLUXDB_CACHE": os.environ.get(
+                "TESTBED_INFLUXDB_CACHE", str(ROOT / ".cache" / "influxdb" / "bin")
+            ),
             # Of the system and the Python that runs the tests: a personal rustc would write to HOME when pip asks it.
             "PATH": os.pathsep.join([f"{sys.base_prefix}/bin", "/usr/local/bin", "/usr/bin", "/bin"]),
         }
@@ -87,6 +101,22 @@ class TestbedCopy:
             check=False,
         )
         return Play(done.returncode, done.stdout)
+
+    def testbed(self, *arguments: str) -> str:
+        """Run a verb of ``./testbed``, installed already, to its end; what it printed."""
+        environment = self.environment() | {"PYTHONPATH": f"{self.root}:{self.root / 'node'}"}
+        command = [sys.executable, "-m", "control", *arguments]
+        done = subprocess.run(
+            command,
+            cwd=self.root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def processes(self) -> list[str]:
         """The command lines of all running processes that have to do with this copy."""

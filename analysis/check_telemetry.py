@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from microchain.telemetry.recorder import CLIENT
 from msgspec import Struct
@@ -130,29 +131,27 @@ def _check_gaps(run: Run, cell: Cell) -> Iterator[Finding]:
     """Holes in what every validator writes at every interval, by its own clock."""
     interval = cell.spec.telemetry.interval_s
     longest = max(GAP_INTERVALS * interval, GAP_S)
-    regular = _times(cell, run.messages, run.processes, run.boards)
-    others = _times(cell, run.transactions, run.blocks, run.votes)
+    events = [_times(cell, frame) for frame in (run.transactions, run.blocks, run.votes)]
+    regular = [_times(cell, frame) for frame in (run.messages, run.processes, run.boards)]
     for name in cell.spec.validators:
-        points, events = regular.get(name, _NONE), others.get(name, _NONE)
-        moments = np.concatenate([points, *([[events.min(), events.max()]] if len(events) else [])])
-        moments = np.unique(moments.astype(np.int64))
-        if len(moments) < 2:
-            continue
+        # Of events only the first and the last count: what lies between them may be rare.
+        of_events = np.concatenate([_NONE, *(times[name] for times in events if name in times)])
+        ends = of_events[[of_events.argmin(), of_events.argmax()]] if len(of_events) else _NONE
+        moments = np.unique(np.concatenate([ends, *(times[name] for times in regular if name in times)]))
         pauses = np.diff(moments) / 1e9
-        worst = int(pauses.argmax())
-        count = int((pauses > longest).sum())
-        if count:
+        gaps = pauses[pauses > longest]
+        if len(gaps):
+            worst = int(pauses.argmax())
             after = (moments[worst] - moments[0]) / 1e9
             text = f"{name} wrote no regular points for {pauses[worst]:.1f} s, {after:.1f} s after its first point"
-            others_text = f" (and {count - 1} shorter gaps)" if count > 1 else ""
-            yield Cause.TELEMETRY_GAP, f"{text}; one is due every {interval:g} s{others_text}"
+            shorter = f" (and {len(gaps) - 1} shorter gaps)" if len(gaps) > 1 else ""
+            yield Cause.TELEMETRY_GAP, f"{text}; one is due every {interval:g} s{shorter}"
 
 
 _NONE = np.empty(0, dtype=np.int64)
 
 
-def _times(cell: Cell, *frames: pd.DataFrame) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """All times of the cell's points, by validator."""
-    parts = [frame.loc[frame["cell"] == cell.id, ["validator", "time"]] for frame in frames]
-    points = pd.concat([part.astype({"validator": str, "time": "int64"}) for part in parts], ignore_index=True)
-    return {str(name): times.to_numpy() for name, times in points.groupby("validator")["time"]}
+def _times(cell: Cell, frame: pd.DataFrame) -> dict[str, npt.NDArray[np.int64]]:
+    """The times of the cell's points, by validator."""
+    grouped = frame[frame["cell"] == cell.id].groupby("validator", observed=True)["time"]
+    return {str(name): times.to_numpy(dtype=np.int64) for name, times in grouped}

@@ -17,15 +17,14 @@ from analysis.figures import CLOCK_BOUND_MS, CLOCK_BOUND_SHARE, is_bound_too_wid
 from analysis.rates import RateFigures
 from analysis.rounds import PHASES, RoundFigures
 from analysis.run import Cell, Run
+from analysis.statistics import MIN_P99_SAMPLES
 from analysis.timeline import Timeline
 from analysis.verdict import Reason, against
 
-__all__ = ["LATE_MS", "MIN_ROUNDS", "MIN_TRANSACTIONS", "check_cell"]
+__all__ = ["LATE_MS", "MIN_ROUNDS", "check_cell"]
 
 MIN_ROUNDS = 10
 """With fewer rounds a 90th percentile is the worst round."""
-MIN_TRANSACTIONS = 100
-"""With fewer transactions a 99th percentile is the worst transaction."""
 LATE_MS = 10.0
 """The generator is late if the 99th percentile of submitted - scheduled is beyond this."""
 
@@ -107,8 +106,8 @@ def _check_rounds(figures: RoundFigures) -> Iterator[Finding]:
 
 def _check_rate(figures: RateFigures) -> Iterator[Finding]:
     known = figures.latency.dropna()
-    if len(known) < MIN_TRANSACTIONS:
-        text = f"only {len(known)} measured transactions: percentiles need at least {MIN_TRANSACTIONS}"
+    if len(known) < MIN_P99_SAMPLES:
+        text = f"only {len(known)} measured transactions: percentiles need at least {MIN_P99_SAMPLES}"
         yield Cause.TOO_FEW_SAMPLES, text
     yield from _check_bound("latency", known.median(), figures.bound.loc[known.index].max())
     if (known < -figures.bound.loc[known.index]).any():

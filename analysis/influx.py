@@ -124,16 +124,19 @@ def _explain(error: ApiException) -> str:
 
 
 def _find_starts(spec: CellSpec, directory: Path) -> dict[str, int]:
-    """When each process began, by the names of its spool's files: what is older is of an earlier attempt at the cell.
+    """The least time of each process's points: for a cell that was tried before, when the last attempt's began.
 
-    Without a spool at hand all points count.
+    Points of an earlier attempt have the same tags. The names of a spool's files say when its process began.
     """
-    starts = {}
-    for name in (*spec.validators, CLIENT):
+    starts = dict.fromkeys((*spec.validators, CLIENT), -(2**63))
+    if not (directory / "attempts").is_dir():
+        return starts
+    for name in starts:
         place = directory / "client" if name == CLIENT else directory / "nodes" / name / "spool"
-        sessions = [path.name.split("-")[0] for path in spool_segments(place)[:1]]
-        known = [int(text) for text in sessions if text.isascii() and text.isdigit() and len(text) == 20]
-        starts[name] = min((max(0, start - _BEFORE_START_NS) for start in known), default=-(2**63))
+        for path in spool_segments(place)[:1]:
+            session = path.name.split("-")[0]
+            if session.isascii() and session.isdigit() and len(session) == 20:
+                starts[name] = min(int(session), 2**63) - _BEFORE_START_NS
     return starts
 
 
@@ -170,6 +173,8 @@ class _Joiner:
     ) -> None:
         everything = np.unique(np.concatenate([table.times for parts in fields.values() for table in parts]))
         times = everything[everything >= self._starts[series.validator]]
+        if len(times) < len(everything):
+            self.bad["points of an earlier attempt at the cell"] += len(everything) - len(times)
         aligned = {name: _align(times, fields.get(name, []), kind) for name, kind in schema.fields.items()}
         wrong = np.zeros(len(times), dtype=np.bool_)
         for name, (_, absent, mistyped) in aligned.items():

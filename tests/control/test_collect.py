@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from control.cells import expand
-from control.collect import collect_cell
+from control.collect import collect_cell, main
 from control.rundir import write_json
 from control.spec_reader import load_experiment
 
@@ -119,3 +119,33 @@ def test_a_broken_archive_fails_the_cell_and_nothing_else(cell: Path, content: b
     path.write_bytes(content)
     assert not collect_cell(cell, [path])
     assert "can't be unpacked" in _outcome(cell)["message"]
+
+
+def test_without_a_server_nothing_is_said_of_influxdb(cell: Path) -> None:
+    _pack(cell, _whole())
+    assert main(["--cell", str(cell)]) == 0
+    assert not (cell / "influxdb.json").exists()
+
+
+def test_a_server_that_can_not_be_used_fails_no_cell(cell: Path, tmp_path: Path) -> None:
+    _pack(cell, _whole())
+    assert main(["--cell", str(cell), "--influxdb", str(tmp_path / "none.json")]) == 0
+    assert (cell / "sealed").exists()
+    record = json.loads((cell / "influxdb.json").read_bytes())
+    assert record["equal"] is False
+    assert "none.json" in record["error"]
+    last = json.loads((cell.parents[1] / "progress.jsonl").read_text().splitlines()[-1])
+    assert (last["phase"], last["cell"]) == ("compared", cell.name)
+    assert last["message"].startswith("not compared with InfluxDB: ")
+
+
+def test_not_even_a_mistake_of_ours_in_the_comparison_fails_a_cell(
+    cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("control.influx.reconcile.load_connection", fail)
+    _pack(cell, _whole())
+    assert main(["--cell", str(cell), "--influxdb", str(tmp_path / "none.json")]) == 0
+    assert json.loads((cell / "influxdb.json").read_bytes())["error"].startswith("ZeroDivisionError: by zero")

@@ -83,6 +83,16 @@ def test_a_failed_cell_stays_failed_with_its_reason_while_it_is_collected(run: R
     assert view.remaining(113) is None
 
 
+def test_a_cell_that_is_compared_with_influxdb_has_ended_and_says_what_came_of_it(run: RunDirectory) -> None:
+    view = view_of(run)
+    for at, phase in enumerate(("genesis", "collected", "sealed", "comparing", "compared")):
+        view.apply(step(FIRST, phase, 100 + at, 1, 5, "equal" if phase == "compared" else ""))  # type: ignore[arg-type]
+        if at:
+            assert "1/2 cells" in view.headline(200)
+    assert "equal" in rendered(view, 200)
+    assert view.states[FIRST].seconds(200) == 4
+
+
 def test_a_second_attempt_begins_afresh(run: RunDirectory) -> None:
     view = view_of(run)
     view.apply(step(FIRST, "genesis", 100))

@@ -57,6 +57,7 @@ def test_what_is_derived_may_change_after_the_seal(run: RunDirectory) -> None:
     derived = ("verdict.json", "tables.txt", "figures.json", "ansible.log", "report.html", "report/tables/latency.csv")
     for name in derived:
         (run.path / name).write_text("later")
+    (run.cell(run.cells()[0].id) / "influxdb.json").write_text("later")
     assert check_seal(run) == seal(run)
 
 

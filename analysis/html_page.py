@@ -70,7 +70,7 @@ class PageTable:
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure ready to be set; without ``svg``, ``absent`` says why."""
+    """A figure ready to be set; without ``svg``, ``absent`` says why, or the caption if there is nothing to draw."""
 
     id: str
     title: str
@@ -235,7 +235,7 @@ def _cell(text: str, align: str) -> PageCell:
 
 
 def _figure(run_dir: Path, figure: PlottedFigure) -> PageFigure:
-    svg, absent = None, "There is nothing to draw."
+    svg, absent = None, ""
     try:
         svg = inline_svg(figure.svg, f"figure-{figure.name}", figure.title) if figure.svg else None
     except UnsuitableSvg as error:

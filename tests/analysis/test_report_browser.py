@@ -96,7 +96,7 @@ def make(path: Path) -> Path:
 @pytest.fixture(scope="module", params=["sound", "hostile"])
 def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp(request.param)
-    plans = [Plan(validators=count, cell=f"k{count}-b128k") for count in (4, 8, 16)]
+    plans = [Plan(validators=count, cell=f"k{count}-b128k") for count in (4, 8)]
     if request.param == "hostile":
         return make(make_hostile_run(root, *plans))
     path = make_run(root, *plans)
@@ -166,11 +166,13 @@ def test_every_figure_is_drawn_and_seen(wide: Shown) -> None:
     figures = wide.ask(
         """[...document.querySelectorAll('figure')].map(f => ({
             title: f.querySelector('h3').textContent, caption: f.querySelector('figcaption').textContent,
-            absent: !!f.querySelector('.absent'), box: f.querySelector('svg')?.getBoundingClientRect().toJSON(),
+            box: f.querySelector('svg')?.getBoundingClientRect().toJSON(),
             shapes: f.querySelectorAll('svg path, svg use, svg text, svg image').length}))"""
     )
     assert len(figures) >= 3
-    drawn = [figure for figure in figures if not figure["absent"]]
+    # Of cells with one block size the throughput is not drawn, and the caption says so.
+    drawn = [figure for figure in figures if figure.get("box")]
+    assert all(figure["caption"].startswith("Not drawn") for figure in figures if not figure.get("box"))
     assert len(drawn) >= 3
     for figure in drawn:
         assert figure["title"] and figure["caption"]

@@ -62,6 +62,7 @@ def test_a_failed_cell_leaves_the_others_alone_and_is_run_when_the_run_is_contin
     assert (four / "sealed").stat().st_mtime_ns == kept
     assert (run / "SHA256SUMS").exists()
     assert json.loads((run / "verdict.json").read_bytes())["verdict"] in ("VALID", "SUSPECT")
+    assert (run / "report.html").exists()
     for name in ("validator-1", "validator-2", "validator-5"):
         collected = five / "nodes" / name
         assert {"config.toml", "digest.json", "node.log", "spool"} <= {path.name for path in collected.iterdir()}

@@ -12,6 +12,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -28,9 +29,11 @@ __all__ = ["InfluxProcess", "read_version"]
 _children: dict[Path, subprocess.Popen[bytes]] = {}
 """Servers that this very process started, by home: their ends have to be waited for."""
 
+_ADDRESS = "127.0.0.1"
 _START_S = 60.0
 _STOP_S = 30.0
 _POLL_S = 0.05
+_HEALTH_S = 5.0
 _TRIES = 3
 _LOG_BYTES = 8 << 20
 _VERSION = re.compile(r"InfluxDB v?(\d+\.\d+\.\d+)")
@@ -65,7 +68,6 @@ class InfluxProcess(Struct, frozen=True, kw_only=True):
     home: Path
     binary: Path
     major: int
-    address: str = "127.0.0.1"
     certificate: str = ""
     """Path of a certificate (PEM); with it and its ``key`` the server speaks TLS."""
     key: str = ""
@@ -75,7 +77,7 @@ class InfluxProcess(Struct, frozen=True, kw_only=True):
     @property
     def url(self) -> str:
         """Where it listens; the port is chosen when it first starts, and kept."""
-        return f"{'https' if self.certificate else 'http'}://{self.address}:{self._read_port()}"
+        return f"{'https' if self.certificate else 'http'}://{_ADDRESS}:{self._read_port()}"
 
     @property
     def log(self) -> Path:
@@ -153,7 +155,7 @@ class InfluxProcess(Struct, frozen=True, kw_only=True):
             child.wait()
 
     def _spawn(self) -> None:
-        port = self._read_port() or free_ports(1)[0]
+        port = self._choose_port()
         (self.home / "data").mkdir(mode=0o700, exist_ok=True)
         (self.home / "port").write_text(str(port))
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
@@ -161,6 +163,7 @@ class InfluxProcess(Struct, frozen=True, kw_only=True):
         descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "wb") as log:
             log.write(b"\n")
+            log.flush()
             # Variables of the environment would overrule what is said here.
             environment = {"PATH": os.defpath, "HOME": str(self.home), "LANG": "C.UTF-8"}
             _children[self.home] = subprocess.Popen(
@@ -182,7 +185,7 @@ class InfluxProcess(Struct, frozen=True, kw_only=True):
                     meta=_toml(data / "meta"),
                     data=_toml(data / "data"),
                     wal=_toml(data / "wal"),
-                    address=self.address,
+                    address=_ADDRESS,
                     port=port,
                     auth=str(self.auth).lower(),
                     tls=str(bool(self.certificate)).lower(),
@@ -195,7 +198,7 @@ class InfluxProcess(Struct, frozen=True, kw_only=True):
         return [
             str(self.binary),
             "run",
-            f"--http-bind-address={self.address}:{port}",
+            f"--http-bind-address={_ADDRESS}:{port}",
             "--reporting-disabled",
             "--log-level=warn",
             f"--bolt-path={data}/influxd.bolt",
@@ -214,7 +217,7 @@ class InfluxProcess(Struct, frozen=True, kw_only=True):
             if not self.find() and (child is None or child.poll() is not None):
                 return ""
             try:
-                return probe_health(Server(url=self.url, ca=ca))
+                return probe_health(Server(url=self.url, ca=ca, timeout_s=_HEALTH_S))
             except ServerError as error:
                 problem = str(error)
             waiting()
@@ -227,6 +230,17 @@ class InfluxProcess(Struct, frozen=True, kw_only=True):
         except (OSError, ValueError):
             return 0
         return port if 0 < port < 65536 else 0
+
+    def _choose_port(self) -> int:
+        """Take the port of last time; another if somebody listens there now, who could be mistaken for us."""
+        port = self._read_port()
+        if port:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                with contextlib.suppress(OSError):
+                    probe.bind((_ADDRESS, port))
+                    return port
+        return free_ports(1)[0]
 
     def _was_port_taken(self) -> bool:
         return "address already in use" in self._log_end()

@@ -18,7 +18,6 @@ from control.errors import DeploymentFailed
 __all__ = ["Health", "Server", "ServerError", "decode_answer", "probe_health"]
 
 _MAX_ANSWER = 8 << 20
-_TIMEOUT_S = 30.0
 _T = TypeVar("_T")
 
 
@@ -37,6 +36,8 @@ class Server(Struct, frozen=True, kw_only=True):
     token: str = ""
     ca: str = ""
     """Path of the authority's certificate; empty for those that the system trusts."""
+    timeout_s: float = 30.0
+    """How long it may be silent."""
 
     def request(
         self,
@@ -68,7 +69,7 @@ class Server(Struct, frozen=True, kw_only=True):
         if self.token:
             request.add_unredirected_header("Authorization", f"Token {self.token}")
         try:
-            with self._opener().open(request, timeout=_TIMEOUT_S) as answer:
+            with self._opener().open(request, timeout=self.timeout_s) as answer:
                 content: bytes = answer.read(_MAX_ANSWER + 1)
         except urllib.error.HTTPError as error:
             with error:

@@ -180,6 +180,11 @@ class Cause(Enum):
         "So many points fell on one moment that timestamps were moved apart by more than 1 ms.",
         "Lower `telemetry.sample`.",
     )
+    SPOOLS_NOT_READ = (
+        _SUSPECT,
+        "Whether the spools are whole, and hold the same, was not looked at.",
+        "`./testbed report RUN` analyses the run from its spools.",
+    )
     INFLUXDB_DIFFERS = (
         _SUSPECT,
         "InfluxDB does not hold the same points as the spools; the figures here are from the spools or as stated.",

@@ -12,13 +12,13 @@ from microchain.telemetry.recorder import CLIENT
 from msgspec import Struct
 
 from analysis.causes import Cause
+from analysis.check_reports import MAX_SHIFT_NS, check_reports
 from analysis.documents import read_document
 from analysis.problems import Problem
 from analysis.run import Cell, Run
 
 __all__ = ["GAP_INTERVALS", "GAP_S", "Missing", "check_telemetry", "find_missing"]
 
-MAX_SHIFT_NS = 1_000_000
 GAP_INTERVALS = 5
 GAP_S = 3.0
 """Points that come every interval may be late by so many intervals, and by so many seconds, on a busy board."""
@@ -89,23 +89,25 @@ def check_telemetry(run: Run, cell: Cell, missing: Missing) -> Iterator[Finding]
     for name in missing.silent:
         if name not in missing.validators:
             yield Cause.TELEMETRY_MISSING, f"{name} has no telemetry"
-    yield from _check_problems(cell, missing)
-    yield from _check_sessions(run, cell)
+    yield from _check_problems(run, cell, missing)
+    yield from _check_sessions(run, cell) if run.source == "spools" else check_reports(run, cell)
     yield from _check_gaps(run, cell)
 
 
-def _check_problems(cell: Cell, missing: Missing) -> Iterator[Finding]:
+def _check_problems(run: Run, cell: Cell, missing: Missing) -> Iterator[Finding]:
     """What was wrong with files; of validators that are missing altogether enough is said."""
     places = tuple(f"cells/{cell.id}/nodes/{name}/" for name in missing.validators)
     problems = [problem for problem in cell.problems if not (places and problem.file.startswith(places))]
     for problem in problems[:_SHOWN_PROBLEMS]:
-        yield _cause_of(problem), str(problem)
+        yield _cause_of(run, problem), str(problem)
     hidden = problems[_SHOWN_PROBLEMS:]
     if hidden:
-        yield _cause_of(hidden[0]), f"… and {len(hidden)} more problems of this kind"
+        yield _cause_of(run, hidden[0]), f"… and {len(hidden)} more problems of this kind"
 
 
-def _cause_of(problem: Problem) -> Cause:
+def _cause_of(run: Run, problem: Problem) -> Cause:
+    if run.source == "influxdb" and problem.file.startswith("InfluxDB"):
+        return Cause.INFLUXDB_DIFFERS
     return Cause.FILE_DAMAGED if problem.line is None else Cause.LINES_BAD
 
 

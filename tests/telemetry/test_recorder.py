@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from microchain.consensus.interface import BlockTrace, TransactionTrace, VoteTrace
 from microchain.consensus.types import Digest, Epoch, Height, NodeId, Slot
 from microchain.network.counters import PhaseCounters
-from microchain.telemetry.line_protocol import LineProtocolError, Point, encode_series, parse_line
+from microchain.telemetry.line_protocol import (
+    FieldValue,
+    LineProtocolError,
+    Point,
+    encode_point,
+    encode_series,
+    parse_line,
+)
 from microchain.telemetry.recorder import Recorder, is_sampled
 from microchain.telemetry.spool import Spool, read_complete_lines, spool_segments
 
@@ -66,6 +73,35 @@ def test_blocks_and_votes_name_the_nodes_they_are_of(tmp_path: Path) -> None:
         "detail": "odd text",
     }
     assert vote.fields == {"voter": "02" * 8, "target": "bb" * 32, "target_epoch": 3, "source_epoch": 2}
+
+
+Fields = dict[str, FieldValue | None]
+integers = st.integers(0, 2**63 - 1)
+
+
+@given(st.text(min_size=1, max_size=20), integers, integers, st.text(max_size=50))
+def test_what_is_written_the_short_way_is_what_the_general_way_writes(
+    tmp_path_factory: pytest.TempPathFactory, name: str, first: int, second: int, detail: str
+) -> None:
+    spool = Spool(tmp_path_factory.mktemp("spool"), interval_s=0)
+    recorder = Recorder(spool, run="r", cell="c", validator="v", host="h", names={NODE: name})
+    recorder.trace(BlockTrace("verified", BLOCK, Height(first), Slot(second), Epoch(3), NODE, 4, first, detail), 10)
+    recorder.trace(VoteTrace("sent", NODE, BLOCK, Epoch(first), Epoch(second)), 11)
+    recorder.transactions("included", IDS[:1], 12, block=BLOCK, height=Height(first), local=True)
+    recorder.close(13)
+    tags = {"run": "r", "cell": "c", "validator": "v", "host": "h"}
+    id = "bb" * 32
+    block: Fields = {"id": id, "height": first, "slot": second, "epoch": 3, "proposer": name, "size": 4}
+    vote: Fields = {"voter": name, "target": id, "target_epoch": first, "source_epoch": second}
+    transaction: Fields = {"id": "00" * 8, "local": True, "height": first, "block": "bb" * 8}
+    (segment,) = spool_segments(spool.directory)
+    assert segment.read_text().splitlines(keepends=True)[:3] == [
+        encode_point(
+            "block", tags | {"event": "verified"}, block | {"transactions": first, "detail": detail or None}, 10
+        ),
+        encode_point("vote", tags | {"event": "sent"}, vote, 11),
+        encode_point("transaction", tags | {"event": "included"}, transaction, 12),
+    ]
 
 
 def test_every_kind_of_point_is_one_that_the_analysis_reads(tmp_path: Path) -> None:

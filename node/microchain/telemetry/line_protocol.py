@@ -24,6 +24,7 @@ __all__ = [
     "encode_fields",
     "encode_point",
     "encode_series",
+    "encode_value",
     "parse_fields",
     "parse_line",
     "parse_series",
@@ -79,7 +80,8 @@ def encode_series(measurement: str, tags: Mapping[str, str]) -> str:
     return ",".join(parts)
 
 
-def _encode_value(value: FieldValue) -> str | None:
+def encode_value(value: FieldValue) -> str | None:
+    """Return a field's value; None for a float without a number."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -93,7 +95,7 @@ def _encode_value(value: FieldValue) -> str | None:
 
 def encode_fields(fields: Mapping[str, FieldValue | None]) -> str:
     """Return the field set; None and values without a number (NaN, infinity) are left out. Empty if nothing is left."""
-    encoded = ((key, None if value is None else _encode_value(value)) for key, value in fields.items())
+    encoded = ((key, None if value is None else encode_value(value)) for key, value in fields.items())
     return ",".join(
         f"{_checked(key, 'field key').translate(_KEY_ESCAPES)}={value}" for key, value in encoded if value is not None
     )

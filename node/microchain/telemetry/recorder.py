@@ -10,7 +10,7 @@ from typing import Protocol
 from microchain.consensus.interface import BlockTrace, TransactionTrace, VoteTrace
 from microchain.consensus.types import Height, NodeId
 from microchain.telemetry.board import BoardSampler
-from microchain.telemetry.line_protocol import FieldValue, encode_fields, encode_series
+from microchain.telemetry.line_protocol import FieldValue, encode_fields, encode_series, encode_value
 from microchain.telemetry.spool import Spool
 
 __all__ = ["CLIENT", "Recorder", "Traffic", "is_sampled"]
@@ -66,7 +66,7 @@ class Recorder:
         self.spool = spool
         self._tags = {"run": run, "cell": cell, "validator": validator, "host": host}
         self._sample = sample
-        self._names = names
+        self._names = {node: encode_value(name) for node, name in names.items()}
         self._series: dict[tuple[str, str], _Series] = {}
         self._shift_ns = 0
         self._sampler = BoardSampler()
@@ -106,13 +106,11 @@ class Recorder:
             ids = [id for id in ids if is_sampled(id, self._sample)]
         if not ids:
             return
-        shared: dict[str, FieldValue | None] = {
-            "local": True if local else None,
-            "height": height,
-            "block": None if block is None else block[:8].hex(),
-        }
-        tail = encode_fields(shared)
-        tail = f",{tail}" if tail else ""
+        tail = ",local=true" if local else ""
+        if height is not None:
+            tail += f",height={height}i"
+        if block is not None:
+            tail += f',block="{block[:8].hex()}"'
         series = self._get("transaction", "event", event)
         first = self._reserve(series, at, len(ids))
         head = series.head
@@ -152,29 +150,28 @@ class Recorder:
         self.spool.close(report)
 
     def _block(self, trace: BlockTrace, at: int) -> None:
-        fields: dict[str, FieldValue | None] = {
-            "id": trace.id.hex(),
-            "height": trace.height,
-            "slot": trace.slot,
-            "epoch": trace.epoch,
-            "proposer": self._name(trace.proposer),
-            "size": trace.size,
-            "transactions": trace.transactions,
-            "detail": trace.detail or None,
-        }
-        self._point("block", "event", trace.event, fields, at)
+        fields = (
+            f'id="{trace.id.hex()}",height={trace.height}i,slot={trace.slot}i,epoch={trace.epoch}i,'
+            f"proposer={self._quoted(trace.proposer)},size={trace.size}i,transactions={trace.transactions}i"
+        )
+        if trace.detail:
+            fields += "," + encode_fields({"detail": trace.detail})
+        self._event("block", trace.event, fields, at)
 
     def _vote(self, trace: VoteTrace, at: int) -> None:
-        fields: dict[str, FieldValue | None] = {
-            "voter": self._name(trace.voter),
-            "target": trace.target.hex(),
-            "target_epoch": trace.target_epoch,
-            "source_epoch": trace.source_epoch,
-        }
-        self._point("vote", "event", trace.event, fields, at)
+        fields = (
+            f'voter={self._quoted(trace.voter)},target="{trace.target.hex()}",'
+            f"target_epoch={trace.target_epoch}i,source_epoch={trace.source_epoch}i"
+        )
+        self._event("vote", trace.event, fields, at)
 
-    def _name(self, node: NodeId) -> str:
-        return self._names.get(node) or node.hex()[:16]
+    def _event(self, measurement: str, event: str, fields: str, at: int) -> None:
+        """Write a point whose fields are encoded: with many votes the general way costs a percent of the node's CPU."""
+        series = self._get(measurement, "event", event)
+        self.spool.append(f"{series.head} {fields} {self._reserve(series, at, 1)}\n")
+
+    def _quoted(self, node: NodeId) -> str:
+        return self._names.get(node) or f'"{node.hex()[:16]}"'
 
     def _spool_fields(self, points: int, dropped: int, *, closed: bool) -> dict[str, FieldValue | None]:
         return {"points": points, "dropped": dropped, "shift_ns": self._shift_ns, "closed": closed}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +27,8 @@ from microchain.telemetry.pacing import Backoff, BatchLimit
 
 __all__ = ["Shipper", "ShipperState"]
 
-INTERVAL_S = 1.0
-"""Between two looks at the spool, which is itself written once a second."""
+INTERVAL_S = 5.0
+"""Between two looks at the spool, give or take a quarter: each costs a request, and many nodes share one machine."""
 TIMEOUT_S = 20.0
 PACE_S = 0.02
 PACE_BYTES_PER_S = 5 << 20
@@ -123,7 +124,7 @@ class Shipper:
             pause = await self._advance(last_try=closing)
             if closing and (pause is None or self._cursor.error):
                 return
-            await self._sleep(self._interval_s if pause is None else pause)
+            await self._sleep(self._interval_s * random.uniform(0.75, 1.25) if pause is None else pause)
 
     async def _advance(self, *, last_try: bool) -> float | None:
         """Send a batch if there is one and it is time; return how long to rest, None until the next look."""

@@ -1,0 +1,11 @@
+from(bucket: v.bucket)
+  |> range(start: v.timeRangeStart, stop: v.timeRangeStop)
+  |> filter(fn: (r) => r.run == v.run and r.cell == v.cell)
+  |> filter(fn: (r) => r._measurement == "messages" and r._field == "sent_bytes")
+  |> aggregateWindow(every: v.windowPeriod, fn: last, timeSrc: "_start", createEmpty: false)
+  |> derivative(unit: 1s, nonNegative: true)
+  |> filter(fn: (r) => exists r._time) // InfluxDB 1.8 leaves a table without columns where there was one point
+  |> filter(fn: (r) => v.validator == "(all)" or r.validator == v.validator)
+  |> group(columns: ["phase"])
+  |> aggregateWindow(every: v.windowPeriod, fn: mean, createEmpty: false)
+  |> keep(columns: ["_time", "_value", "phase"])

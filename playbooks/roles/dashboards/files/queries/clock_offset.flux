@@ -1,0 +1,8 @@
+from(bucket: v.bucket)
+  |> range(start: v.timeRangeStart, stop: v.timeRangeStop)
+  |> filter(fn: (r) => r.run == v.run and r.cell == v.cell)
+  |> filter(fn: (r) => r._measurement == "peer" and r._field == "offset_ns")
+  |> aggregateWindow(every: v.windowPeriod, fn: mean, createEmpty: false)
+  |> filter(fn: (r) => v.validator == "(all)" or r.validator == v.validator)
+  |> map(fn: (r) => ({_time: r._time, validator: r.validator, peer: r.peer, _value: float(v: r._value) / 1000000000.0}))
+  |> group(columns: ["validator", "peer"])

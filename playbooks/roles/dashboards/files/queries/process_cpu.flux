@@ -1,0 +1,11 @@
+from(bucket: v.bucket)
+  |> range(start: v.timeRangeStart, stop: v.timeRangeStop)
+  |> filter(fn: (r) => r.run == v.run and r.cell == v.cell)
+  |> filter(fn: (r) => r._measurement == "process" and (r._field == "cpu_user_s" or r._field == "cpu_system_s"))
+  |> aggregateWindow(every: v.windowPeriod, fn: last, timeSrc: "_start", createEmpty: false)
+  |> derivative(unit: 1s, nonNegative: true)
+  |> filter(fn: (r) => exists r._time) // InfluxDB 1.8 leaves a table without columns where there was one point
+  |> filter(fn: (r) => v.validator == "(all)" or r.validator == v.validator)
+  |> group(columns: ["validator"])
+  |> aggregateWindow(every: v.windowPeriod, fn: sum, createEmpty: false)
+  |> map(fn: (r) => ({_time: r._time, validator: r.validator, _value: 100.0 * r._value}))

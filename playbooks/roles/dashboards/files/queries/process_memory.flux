@@ -1,0 +1,8 @@
+from(bucket: v.bucket)
+  |> range(start: v.timeRangeStart, stop: v.timeRangeStop)
+  |> filter(fn: (r) => r.run == v.run and r.cell == v.cell)
+  |> filter(fn: (r) => r._measurement == "process" and r._field == "rss_bytes")
+  |> aggregateWindow(every: v.windowPeriod, fn: max, createEmpty: false)
+  |> filter(fn: (r) => v.validator == "(all)" or r.validator == v.validator)
+  |> group(columns: ["validator"])
+  |> keep(columns: ["_time", "_value", "validator"])

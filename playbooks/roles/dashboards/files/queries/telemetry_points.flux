@@ -1,0 +1,10 @@
+from(bucket: v.bucket)
+  |> range(start: v.timeRangeStart, stop: v.timeRangeStop)
+  |> filter(fn: (r) => r.run == v.run and r.cell == v.cell)
+  |> filter(fn: (r) => r._measurement == "spool" and r._field == "points")
+  |> aggregateWindow(every: v.windowPeriod, fn: last, createEmpty: false)
+  |> derivative(unit: 1s, nonNegative: true)
+  |> filter(fn: (r) => exists r._time) // InfluxDB 1.8 leaves a table without columns where there was one point
+  |> filter(fn: (r) => v.validator == "(all)" or r.validator == v.validator)
+  |> group(columns: ["validator"])
+  |> keep(columns: ["_time", "_value", "validator"])

@@ -1,0 +1,7 @@
+from(bucket: v.bucket)
+  |> range(start: v.timeRangeStart, stop: v.timeRangeStop)
+  |> filter(fn: (r) => r._measurement == "spool" and r.run == v.run)
+  |> keep(columns: ["cell"])
+  |> group()
+  |> distinct(column: "cell")
+  |> sort()

@@ -1,0 +1,7 @@
+from(bucket: v.bucket)
+  |> range(start: v.timeRangeStart, stop: v.timeRangeStop)
+  |> filter(fn: (r) => r._measurement == "spool")
+  |> keep(columns: ["run"])
+  |> group()
+  |> distinct(column: "run")
+  |> sort(desc: true)

@@ -1,0 +1,13 @@
+// Blocks come seconds apart: shorter windows would show each as a spike.
+every = duration(v: if int(v: v.windowPeriod) > 5000000000 then int(v: v.windowPeriod) else 5000000000)
+
+from(bucket: v.bucket)
+  |> range(start: v.timeRangeStart, stop: v.timeRangeStop)
+  |> filter(fn: (r) => r.run == v.run and r.cell == v.cell)
+  |> filter(fn: (r) => r._measurement == "vote" and r._field == "voter")
+  |> aggregateWindow(every: every, fn: count, timeSrc: "_start", createEmpty: true)
+  |> filter(fn: (r) => v.validator == "(all)" or r.validator == v.validator)
+  |> fill(value: 0)
+  |> group(columns: ["event"])
+  |> aggregateWindow(every: every, fn: sum, createEmpty: false)
+  |> map(fn: (r) => ({_time: r._time, event: r.event, _value: float(v: r._value) * 1000000000.0 / float(v: int(v: every))}))

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from control.errors import UsageError
-from control.influx import backfill, build, private, provision
+from control.influx import backfill, build, dashboards, private, provision
 from control.influx.binary import HOME, VERSIONS
 from control.influx.connection import DEFAULT, Connection, find_problem, load_connection
 from control.influx.transport import Server, probe_health
@@ -82,6 +82,7 @@ def _up(options: argparse.Namespace, console: Console) -> int:
     retention_s = parse_retention(options.retention)
     if options.url:
         connection = _take(options, retention_s)
+        dashboards.offer(connection, lambda text: _say(console, text))
     else:
         _refuse_without_url(options)
         with _progress(console) as waiting:

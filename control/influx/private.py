@@ -15,7 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from control.errors import ControlError, DeploymentFailed, UsageError
-from control.influx import build, provision
+from control.influx import build, dashboards, provision
 from control.influx.binary import HOME, find_binary
 from control.influx.connection import DEFAULT, Connection, load_connection, save_connection
 from control.influx.process import InfluxProcess
@@ -72,6 +72,7 @@ def up(
         provision.provision(wish, own)
         connection = load_connection(own)
         save_connection(DEFAULT, connection)
+        dashboards.offer(connection, say)
         return connection
 
 

@@ -220,13 +220,14 @@ def test_points_of_an_earlier_attempt_are_removed_and_nothing_else(
 ) -> None:
     first, second = VALIDATORS[:2]
     _stream(influx_server, cell)
+    influx_server.write([cell.line(second, -1, {"id": "old"}, event="accepted")])
     earlier = [
         cell.line(name, -(at + 1) * 1000, {"id": "old"}, event="accepted")
         for name in (first, "client")
         for at in range(6)
     ]
     influx_server.write(earlier)
-    influx_server.write([cell.line(second, 999_000, {"id": "unknown"}, event="accepted")])
+    influx_server.write([cell.line(second, at, {"id": "unknown"}, event="accepted") for at in (10_500, 999_000)])
     neighbour = CollectedCell(tmp_path)
     neighbour.write_spool(first, [neighbour.line(first, -5000, {"id": "kept"}, event="accepted")])
     reconcile_cell(neighbour.directory, influx_server.connection_file)
@@ -234,15 +235,15 @@ def test_points_of_an_earlier_attempt_are_removed_and_nothing_else(
     untouched = reconcile_cell(cell.directory, influx_server.connection_file)
     assert [difference.split(",")[0] for difference in untouched.differences] == [
         f"{first}: 6 points in InfluxDB are in no spool",
-        f"{second}: 1 points in InfluxDB are in no spool",
+        f"{second}: 3 points in InfluxDB are in no spool",
         "client: 6 points in InfluxDB are in no spool",
     ]
     (cell.directory / "attempts" / "1").mkdir(parents=True)
     found = reconcile_cell(cell.directory, influx_server.connection_file)
     assert [difference.split(",")[0] for difference in found.differences] == [
-        f"{second}: 1 points in InfluxDB are in no spool"
+        f"{second}: 2 points in InfluxDB are in no spool"
     ]
-    assert found.removed == 12
+    assert found.removed == 13
     again = reconcile_cell(neighbour.directory, influx_server.connection_file)
     assert (again.equal, again.points, again.backfilled) == (True, 1, 1)
 

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,19 +89,24 @@ def test_what_is_written_the_short_way_is_what_the_general_way_writes(
     recorder.trace(BlockTrace("verified", BLOCK, Height(first), Slot(second), Epoch(3), NODE, 4, first, detail), 10)
     recorder.trace(VoteTrace("sent", NODE, BLOCK, Epoch(first), Epoch(second)), 11)
     recorder.transactions("included", IDS[:1], 12, block=BLOCK, height=Height(first), local=True)
-    recorder.close(13)
+    recorder.peer("p", first, -second, 5, 13)
+    counters = PhaseCounters(1, first, 3, second)
+    recorder.messages({"voting": counters}, 14)
+    recorder.close(15)
     tags = {"run": "r", "cell": "c", "validator": "v", "host": "h"}
     id = "bb" * 32
     block: Fields = {"id": id, "height": first, "slot": second, "epoch": 3, "proposer": name, "size": 4}
     vote: Fields = {"voter": name, "target": id, "target_epoch": first, "source_epoch": second}
     transaction: Fields = {"id": "00" * 8, "local": True, "height": first, "block": "bb" * 8}
     (segment,) = spool_segments(spool.directory)
-    assert segment.read_text().splitlines(keepends=True)[:3] == [
+    assert segment.read_text().splitlines(keepends=True)[:5] == [
         encode_point(
             "block", tags | {"event": "verified"}, block | {"transactions": first, "detail": detail or None}, 10
         ),
         encode_point("vote", tags | {"event": "sent"}, vote, 11),
         encode_point("transaction", tags | {"event": "included"}, transaction, 12),
+        encode_point("peer", tags | {"peer": "p"}, {"rtt_ns": first, "offset_ns": -second, "bound_ns": 5}, 13),
+        encode_point("messages", tags | {"phase": "voting"}, msgspec.structs.asdict(counters), 14),
     ]
 
 

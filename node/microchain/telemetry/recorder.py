@@ -119,18 +119,14 @@ class Recorder:
 
     def peer(self, name: str, rtt_ns: int, offset_ns: int, bound_ns: int, at: int) -> None:
         """Record a link's clock: ``offset_ns`` = the peer's clock minus ours, within ± ``bound_ns`` (half the RTT)."""
-        self._point("peer", "peer", name, {"rtt_ns": rtt_ns, "offset_ns": offset_ns, "bound_ns": bound_ns}, at)
+        self._write("peer", "peer", name, f"rtt_ns={rtt_ns}i,offset_ns={offset_ns}i,bound_ns={bound_ns}i", at)
 
     def messages(self, traffic: Mapping[str, Traffic], at: int) -> None:
         """Record each phase's counters (cumulative since the process started)."""
         for phase, counts in traffic.items():
-            fields: dict[str, FieldValue | None] = {
-                "sent_messages": counts.sent_messages,
-                "sent_bytes": counts.sent_bytes,
-                "received_messages": counts.received_messages,
-                "received_bytes": counts.received_bytes,
-            }
-            self._point("messages", "phase", phase, fields, at)
+            sent = f"sent_messages={counts.sent_messages}i,sent_bytes={counts.sent_bytes}i"
+            received = f"received_messages={counts.received_messages}i,received_bytes={counts.received_bytes}i"
+            self._write("messages", "phase", phase, f"{sent},{received}", at)
 
     def board(self, at: int) -> None:
         """Record how the host, this process and this spool are."""
@@ -156,18 +152,18 @@ class Recorder:
         )
         if trace.detail:
             fields += "," + encode_fields({"detail": trace.detail})
-        self._event("block", trace.event, fields, at)
+        self._write("block", "event", trace.event, fields, at)
 
     def _vote(self, trace: VoteTrace, at: int) -> None:
         fields = (
             f'voter={self._quoted(trace.voter)},target="{trace.target.hex()}",'
             f"target_epoch={trace.target_epoch}i,source_epoch={trace.source_epoch}i"
         )
-        self._event("vote", trace.event, fields, at)
+        self._write("vote", "event", trace.event, fields, at)
 
-    def _event(self, measurement: str, event: str, fields: str, at: int) -> None:
+    def _write(self, measurement: str, tag: str, value: str, fields: str, at: int) -> None:
         """Write a point whose fields are encoded: with many votes the general way costs a percent of the node's CPU."""
-        series = self._get(measurement, "event", event)
+        series = self._get(measurement, tag, value)
         self.spool.append(f"{series.head} {fields} {self._reserve(series, at, 1)}\n")
 
     def _quoted(self, node: NodeId) -> str:
@@ -195,5 +191,4 @@ class Recorder:
     def _point(self, measurement: str, tag: str, value: str, fields: Mapping[str, FieldValue | None], at: int) -> None:
         encoded = encode_fields(fields)
         if encoded:
-            series = self._get(measurement, tag, value)
-            self.spool.append(f"{series.head} {encoded} {self._reserve(series, at, 1)}\n")
+            self._write(measurement, tag, value, encoded, at)

@@ -15,6 +15,7 @@ from typing import Literal
 
 from microchain.config import load_config
 from microchain.keys import create_keys
+from msgspec import Struct
 
 from control.cells import Cell
 from control.enrol import Enrolment, Host, Validator, enrol
@@ -22,7 +23,7 @@ from control.errors import CheckFailed
 from control.inventory import Deployment, read_deployment
 from control.project import ROOT
 
-__all__ = ["LocalCluster", "free_ports"]
+__all__ = ["LocalCluster", "Variant", "free_ports"]
 
 _ADDRESS = "127.0.0.1"
 _STOP_S = 10.0
@@ -49,6 +50,13 @@ seconds = {lease_s}
 """
 
 
+class Variant(Struct, frozen=True):
+    """How one validator differs: sections that its configuration has besides, a program in place of the node's own."""
+
+    sections: str = ""
+    program: Path | None = None
+
+
 class LocalCluster:
     """Keys, certificates and processes of ``count`` validators below ``root``. Use as a context manager."""
 
@@ -56,6 +64,7 @@ class LocalCluster:
         self.root = root.resolve()
         self.names = [f"validator-{number}" for number in range(1, count + 1)]
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.variants: dict[str, Variant] = {}
         self._signature = signature
 
     @property
@@ -120,6 +129,7 @@ class LocalCluster:
 
     def _start(self, name: str, cell: Cell, directory: Path) -> None:
         home, endpoint = self._home(name), self.deployment().endpoint(name)
+        variant = self.variants.get(name, Variant())
         if endpoint is None:
             raise CheckFailed(f"{name} is not one of this cluster's {len(self.names)} validators")
         shutil.rmtree(home / "data", ignore_errors=True)
@@ -138,11 +148,15 @@ class LocalCluster:
             interval_s=cell.telemetry.interval_s,
             lease_s=cell.lease_s,
         )
-        (home / "config.toml").write_text(text)
+        (home / "config.toml").write_text(text + variant.sections)
         load_config(home / "config.toml")
         with (home / "node.log").open("wb") as log:
             self.processes[name] = subprocess.Popen(
-                _node_command("run", home), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=_node_environment()
+                _node_command("run", home, variant.program),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=_node_environment(),
             )
 
     def _collect(self, name: str, target: Path) -> None:
@@ -153,9 +167,9 @@ class LocalCluster:
         done = subprocess.run(command, capture_output=True, env=_node_environment(), check=False, timeout=120)
         if done.returncode == 0:
             (target / "digest.json").write_bytes(done.stdout)
-        for file in ("node.log", "config.toml"):
-            if (home / file).exists():
-                shutil.copyfile(home / file, target / file)
+        for file in (home / "node.log", home / "config.toml", home / "data/shipper.json", home / "data/rejected.lp"):
+            if file.exists():
+                shutil.copyfile(file, target / file.name)
         if (home / "data" / "spool").exists():
             shutil.copytree(home / "data" / "spool", target / "spool", dirs_exist_ok=True)
         shutil.rmtree(home / "data", ignore_errors=True)
@@ -170,9 +184,10 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def _node_command(verb: str, home: Path) -> Sequence[str]:
-    return [sys.executable, "-P", "-m", "microchain.cli", verb, "--config", str(home / "config.toml")]
+def _node_command(verb: str, home: Path, program: Path | None = None) -> Sequence[str]:
+    code = ["-m", "microchain.cli"] if program is None else [str(program)]
+    return [sys.executable, "-P", *code, verb, "--config", str(home / "config.toml")]
 
 
 def _node_environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT / "node")}
+    return os.environ | {"PYTHONPATH": str(ROOT / "node"), "PYTHONOPTIMIZE": "2"}

@@ -60,6 +60,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     recovery.add_argument("--jobs", type=int, default=2)
     _set(recovery, lambda o, c: _run("microchain.simulator", "--seeds", o.seeds, "--jobs", str(o.jobs)))
 
+    telemetry = verbs.add_parser("telemetry", help="CPU that telemetry costs, and points lost across an outage")
+    telemetry.add_argument("--rate", type=float, default=100.0, help="offered a second (100)")
+    telemetry.add_argument("--seconds", type=float, default=60.0, help="of each of four cells (60)")
+    telemetry.add_argument("--outage", type=float, default=10.0, metavar="S", help="how long the server is gone (10)")
+    telemetry.add_argument("--version", type=int, choices=(1, 2), help="of the InfluxDB server")
+    _set(telemetry, lambda o, c: _bench_telemetry(c, o))
+
     crypto = verbs.add_parser("crypto", help="cryptography, fsync and disk of this machine")
     _set(crypto, lambda o, c: _run("microchain.cli", "bench", "--directory", str(ROOT / ".cache")))
 
@@ -72,6 +79,12 @@ def _run_bench(run: _Bench, options: argparse.Namespace, console: Console) -> in
     console.print(environment_line(), markup=False, soft_wrap=True)
     run(options, console)
     return 0
+
+
+def _bench_telemetry(console: Console, options: argparse.Namespace) -> None:
+    from control.bench.telemetry import bench_telemetry  # the libraries that read InfluxDB are slow to load
+
+    bench_telemetry(console, options.rate, options.seconds, options.outage, options.version)
 
 
 def _run(module: str, *arguments: str) -> None:

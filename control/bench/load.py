@@ -18,7 +18,14 @@ from control.errors import CheckFailed
 from control.live import shown_seconds
 from control.project import shown_path
 
-__all__ = ["bench_latency", "bench_memory", "bench_throughput", "describe_growth", "measure_signature_check"]
+__all__ = [
+    "bench_latency",
+    "bench_memory",
+    "bench_throughput",
+    "describe_growth",
+    "measure_signature_check",
+    "run_summary",
+]
 
 _MB = 1 << 20
 _FLAT_MB_PER_HOUR = 2.0
@@ -30,7 +37,7 @@ def bench_throughput(console: Console, rate: float, seconds: float, validators: 
     sampler = ResourceSampler()
     check_us = measure_signature_check()
     outcome = _run_load(console, "bench-throughput", validators, "2M", rate, seconds, sampler)
-    summary = _rate_summary(outcome)
+    summary = run_summary(outcome)
     used = sampler.cpu_between(summary.measured_from_ns, summary.measured_to_ns)
     each_us = statistics.mean(used.values()) / summary.finalized_in_window * 1e6 if summary.finalized_in_window else 0.0
     reached = f"{summary.finalized_per_s:.0f} /s of {rate:g} /s offered, over {seconds:g} s"
@@ -49,7 +56,7 @@ def bench_latency(console: Console, rate: float, seconds: float, validators: int
     """Offer a light load evenly and print the time from the scheduled moment to finality."""
     sampler = ResourceSampler()
     outcome = _run_load(console, "bench-latency", validators, "2M", rate, seconds, sampler)
-    summary = _rate_summary(outcome)
+    summary = run_summary(outcome)
     console.print(f"{validators} validators, {rate:g} /s offered evenly for {seconds:g} s, submission to finality:")
     console.print(f"  on all validators p50 / p99: {_ms(summary.all_p50_ms)} / {_ms(summary.all_p99_ms)} ms")
     console.print(f"  on the first one  p50 / p99: {_ms(summary.first_p50_ms)} / {_ms(summary.first_p99_ms)} ms")
@@ -61,7 +68,7 @@ def bench_memory(console: Console, minutes: float, rate: float, block: str, vali
     """Offer a light load for long and print how the resident memory of each validator developed."""
     sampler = ResourceSampler(interval_s=5.0)
     outcome = _run_load(console, "bench-memory", validators, block, rate, minutes * 60, sampler)
-    summary = _rate_summary(outcome)
+    summary = run_summary(outcome)
     console.print(f"{validators} validators, {block} blocks, {rate:g} /s for {shown_seconds(minutes * 60)}:")
     for name, samples in sampler.usage.items():
         measured = [s for s in samples if s.at >= summary.measured_from_ns]
@@ -128,7 +135,8 @@ def _print_load(console: Console, summary: RateSummary, sampler: ResourceSampler
     )
 
 
-def _rate_summary(outcome: Outcome) -> RateSummary:
+def run_summary(outcome: Outcome) -> RateSummary:
+    """Return what became of a load; CheckFailed if there was none."""
     if not isinstance(outcome.summary, RateSummary):
         raise CheckFailed(f"{outcome.cell} reported no load")
     return outcome.summary

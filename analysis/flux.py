@@ -71,6 +71,8 @@ def read_tables(response: io.IOBase, intern: Callable[[list[str]], list[str]]) -
                 continue
             elif not names:
                 names = row
+                if not kinds and "error" not in names:
+                    raise ValueError("a header without types")
             elif "error" in names:
                 raise UnreadableAnswer(f"the server says: {' '.join(row).strip()[:300]}")
             else:
@@ -142,8 +144,8 @@ class _Builder:
 
 def _parse_times(texts: list[str]) -> npt.NDArray[np.int64]:
     """Convert RFC 3339 times in UTC with up to nine digits of a second."""
-    if not all(text.endswith("Z") and text[:1].isdigit() for text in texts):
-        raise ValueError("a time that is not in UTC")
+    if not all(text.endswith("Z") and text[10:11] == "T" for text in texts):
+        raise ValueError("a time that is no RFC 3339 in UTC")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of numpy, about what it only half understands
         return np.array([text[:-1] for text in texts], dtype="datetime64[ns]").view(np.int64)

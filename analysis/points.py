@@ -73,6 +73,7 @@ class PointTables:
     def __init__(self) -> None:
         self._batches: dict[str, list[Batch]] = {name: [] for name in SCHEMAS}
         self._texts: dict[str, str] = {}
+        self.empty = True
 
     def intern(self, texts: Sequence[str]) -> list[str]:
         """Return the same texts, equal ones as one object."""
@@ -82,6 +83,7 @@ class PointTables:
     def add(self, batch: Batch) -> None:
         """Take a batch; an empty one is left out."""
         if len(batch.times):
+            self.empty = False
             self._batches[batch.series.measurement].append(batch)
 
     def take_frame(self, measurement: str) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -67,7 +68,8 @@ class Run:
     - ``spools``: points, dropped, shift_ns, closed (bool): the reports of each process about its own telemetry
 
     Derived ones: ``epochs`` and ``clocks`` (their own docstrings), and ``rounds`` with one row for each record of
-    rounds.jsonl: cell, round, warmup, transactions, bytes, submitted_ns (Int64), block, status.
+    rounds.jsonl: cell (category), round, warmup (bool), transactions, bytes, submitted_ns (Int64), block (NaN: none),
+    status.
 
     ``source`` says where the points came from; ``sessions`` are known of spools only.
     """
@@ -123,6 +125,10 @@ def load(run_dir: Path | str, *, source: SourceName = "spools", connection: Path
             if cell is not None:
                 cells[cell.id] = cell
                 sessions += points.read_cell(cell.spec, directory, tables, cell.problems)
+    if source == "influxdb" and tables.empty and cells:
+        raise SourceError(
+            f"InfluxDB holds no point of this run; `./testbed influx backfill {run_dir.name}` writes them"
+        )
     return Run(
         path=run_dir,
         name=run_dir.resolve().name,
@@ -174,10 +180,17 @@ def _read_rounds(path: Path, problems: list[Problem], root: Path) -> list[RoundR
 
 
 def _rounds_frame(cells: dict[str, Cell]) -> pd.DataFrame:
-    rows = [
-        (cell.id, r.round, r.warmup, len(r.transaction_ids), r.bytes, r.submitted_ns, r.block, r.status)
-        for cell in cells.values()
-        for r in cell.rounds
-    ]
-    columns = ["cell", "round", "warmup", "transactions", "bytes", "submitted_ns", "block", "status"]
-    return pd.DataFrame.from_records(rows, columns=columns).astype({"submitted_ns": "Int64"})
+    rows = [(cell.id, record) for cell in cells.values() for record in cell.rounds]
+    records = [record for _, record in rows]
+    # Column by column: in rows a missing moment would make floats of all, which do not hold a time in ns.
+    columns: dict[str, tuple[str, Sequence[object]]] = {
+        "cell": ("category", [cell for cell, _ in rows]),
+        "round": ("int64", [record.round for record in records]),
+        "warmup": ("bool", [record.warmup for record in records]),
+        "transactions": ("int64", [len(record.transaction_ids) for record in records]),
+        "bytes": ("int64", [record.bytes for record in records]),
+        "submitted_ns": ("Int64", [record.submitted_ns for record in records]),
+        "block": ("str", [record.block for record in records]),
+        "status": ("str", [record.status for record in records]),
+    }
+    return pd.DataFrame({name: pd.Series(list(values), dtype=dtype) for name, (dtype, values) in columns.items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -239,3 +240,14 @@ def test_print_is_light_whole_and_as_wide_as_the_paper(browser: Browser, report:
     assert "report/tables/" in shown.ask("getComputedStyle(document.querySelector('.files a'), '::after').content")
     assert len(shown.page.pdf(format="A4")) > 10_000
     shown.page.context.close()
+
+
+@pytest.mark.skipif(not shutil.which("pdftotext"), reason="there is no pdftotext on PATH (Debian's poppler-utils)")
+def test_no_heading_is_parted_from_what_it_heads(wide: Shown, tmp_path: Path) -> None:
+    wide.page.pdf(path=tmp_path / "report.pdf", format="A4")
+    command = ["pdftotext", "-layout", str(tmp_path / "report.pdf"), "-"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = [page.strip().splitlines()[-1].strip() for page in text.split("\f") if page.strip()]
+    headings = {" ".join(heading.split()) for heading in wide.page.locator("h2, h3").all_inner_texts()}
+    assert len(lines) > 3 and len(headings) > 10
+    assert not [line for line in lines if " ".join(line.split()) in headings]

@@ -12,9 +12,9 @@ from microchain.telemetry.spool import read_complete_lines, spool_segments
 from analysis.bulk import parse_bulk
 from analysis.points import Batch, PointTables, Series, make_column
 from analysis.problems import LineProblems, Problem
-from analysis.schema import SCHEMAS, Schema, find_series_problem
+from analysis.schema import SCHEMAS, find_series_problem
 
-__all__ = ["SCHEMAS", "Schema", "SpoolSession", "read_spool"]
+__all__ = ["SpoolSession", "read_spool"]
 
 _CHUNK_BYTES = 32 << 20
 _MAX_SERIES = 4096

@@ -26,7 +26,7 @@ from microchain.telemetry.line_protocol import (
 from microchain.telemetry.recorder import Recorder, is_sampled
 from microchain.telemetry.spool import Spool, read_complete_lines, spool_segments
 
-from analysis.spools import SCHEMAS
+from analysis.schema import SCHEMAS
 
 NODE, OTHER, BLOCK = NodeId(b"\x01" * 32), NodeId(b"\x02" * 32), Digest(b"\xbb" * 32)
 IDS = tuple(Digest(bytes([number]) * 32) for number in range(256))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from analysis.data_table import Column, DataTable, Footnotes
 from analysis.figures import MISSING, Figure, milliseconds, summarize
 from analysis.measured import MIB, MeasuredCell, Pool, describe_size, pool_cells
 from analysis.rates import RateFigures
 from analysis.reference import CHAPTER, PROTOTYPE, THROUGHPUT_REFERENCES, THROUGHPUT_VALIDATORS
+from analysis.statistics import MIN_P99_SAMPLES, estimate_quantile
 
 __all__ = ["rate_table", "throughput_of", "throughput_table"]
 
@@ -16,6 +19,8 @@ _FORMULA = (
     "MB/h = size / T_bc * 3600 at the median T_bc; size: the round's transactions, MB = 2^20 bytes. The "
     "chapter prints this formula upside down (T_bc / size * 3600); its figures follow it as given here."
 )
+
+_NO_P99 = Figure(MISSING, f"a 99th percentile needs at least {MIN_P99_SAMPLES} samples")
 
 
 def throughput_table(cells: Sequence[MeasuredCell], hardware: str) -> DataTable:
@@ -90,11 +95,10 @@ def _rate_texts(rate: RateFigures, notes: Footnotes) -> list[str]:
     summary = summarize(rate.latency, rate.bound, ("no traced transaction is final on all validators",))
     bound = float(rate.bound.max()) if len(samples) else 0.0
     error = f" ± {milliseconds(bound)}" if bound > 0 else ""
-    quantiles = (
-        [notes.show(summary)] * 3
-        if summary.reason
-        else [milliseconds(float(samples.quantile(q))) + error for q in (0.5, 0.9, 0.99)]
-    )
+    quantiles = [notes.show(summary)] * 3
+    if not summary.reason:
+        estimates = (estimate_quantile(samples.to_numpy(dtype=np.float64), q) for q in (0.5, 0.9, 0.99))
+        quantiles = [notes.show(_NO_P99) if e is None else milliseconds(e.value) + error for e in estimates]
     nothing = Figure(MISSING, "no traced transaction became final in the measured time")
     rates = [f"{value:.1f}" if value > 0 else notes.show(nothing) for value in (rate.offered, rate.finalized)]
     unfinished = int(rate.latency.isna().sum())

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis import load
 from analysis.credits import read_mean_credits
 from analysis.data_table import DataTable
+from analysis.rates import RateFigures
 from analysis.report import analyse
+from analysis.tables.quantiles import rate_quantile_table
+from analysis.tables.throughput import rate_table
 from tests.analysis.synthetic import RUN, Plan, make_run, write
 
 SIZES = (4, 8, 12, 16)
@@ -55,6 +60,18 @@ def test_quantiles_are_refused_where_the_figure_is(tmp_path: Path) -> None:
     table = tables_of(make_run(tmp_path, plan))["quantiles-b131072-t1024"]
     assert table.rows[0][1:] == ["T_ct", "10", "— (1)", "— (1)", "— (1)", "— (1)"]
     assert table.notes[0].startswith("(1) the clocks agree only to ± ")
+
+
+@pytest.mark.parametrize(("count", "shown"), [(99, "— (1)"), (100, "99.0")])
+def test_an_offered_rate_has_a_p99_only_from_a_hundred_transactions(tmp_path: Path, count: int, shown: str) -> None:
+    (cell,) = analyse(load(make_run(tmp_path))).cells
+    latency = pd.Series([1.0] * (count - 2) + [99.0] * 2)
+    open_loop = replace(cell, rounds=None, rate=RateFigures(latency, latency * 0, 100.0, 100.0))
+    rate, quantiles = rate_table([open_loop], "a board"), rate_quantile_table([open_loop], "a board")
+    assert rate.rows[0][4:] == ["1.0", "1.0", shown, "none"]
+    assert quantiles.rows[0][2] == str(count) and quantiles.rows[0][-2].split(" [")[0] == shown
+    for table in (rate, quantiles):
+        assert ("(1) a 99th percentile needs at least 100 samples" in table.notes) is (count < 100)
 
 
 def test_growth_finds_the_term_of_each_phase_beside_the_chapter_s_claim(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ MAX_ERROR = 300
 
 _PROBE = b"# is anything taken?\n"
 """A comment: a server that refuses it refuses everything, and no line is to blame."""
+_BAD = (Meaning.REFUSED, Meaning.TOO_LARGE)
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -135,8 +136,7 @@ class Shipper:
             if prepared.batch.oversized:
                 await self._set_aside(prepared.batch, "longer than a batch")
                 return PACE_S
-            answer = await self._writer.write(prepared.body, prepared.token)
-            return await self._settle(prepared, answer)
+            return await self._settle(prepared.batch, await self._write(prepared))
         except (OSError, TokenError, AuthorityError) as error:
             self._later(Answer(Meaning.LATER, str(error)))
         except Exception as error:  # a defect must not end the streaming of a whole run
@@ -144,16 +144,22 @@ class Shipper:
             self._later(Answer(Meaning.LATER, f"defect: {error!r}"))
         return None
 
-    async def _settle(self, prepared: _Prepared, answer: Answer) -> float | None:
-        batch = prepared.batch
+    async def _write(self, prepared: _Prepared) -> Answer:
+        """Send a batch. One line counts as bad only if the server takes something else, and then refuses it again."""
+        answer = await self._writer.write(prepared.body, prepared.token)
+        if answer.meaning in _BAD and prepared.batch.lines == 1:
+            probe = await self._writer.write(_compress(_PROBE), prepared.token)
+            if probe.meaning is not Meaning.DELIVERED:
+                return msgspec.structs.replace(answer, meaning=Meaning.LATER)
+            answer = await self._writer.write(prepared.body, prepared.token)
+        return answer
+
+    async def _settle(self, batch: Batch, answer: Answer) -> float | None:
+        """Draw the conclusions; return how long to rest, None until the next look."""
         if answer.meaning is Meaning.DELIVERED:
             self._succeeded()
             self._pass(batch, shipped=batch.lines)
-        elif answer.meaning in (Meaning.REFUSED, Meaning.TOO_LARGE) and batch.lines == 1:
-            probe = await self._writer.write(_compress(_PROBE), prepared.token)
-            if probe.meaning is not Meaning.DELIVERED:
-                self._later(answer)
-                return None
+        elif answer.meaning in _BAD and batch.lines == 1:
             await self._set_aside(batch, answer.detail)
         elif answer.meaning is Meaning.REFUSED:
             self._limit.refused(batch.lines)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from control import verbs
 from control.bench.cli import add_parser as add_bench
+from control.compare import add_parser as add_compare
 from control.errors import ControlError
 from control.influx.cli import add_parser as add_influx
 from control.report import add_parser as add_report
@@ -81,11 +82,14 @@ def build_parser() -> argparse.ArgumentParser:
     experiment.add_argument("--run-dir", type=Path, metavar="DIR", help="continue this run; sealed cells are skipped")
 
     runs = _add(commands, "runs", "what was run, and what came of it", verbs.runs)
-    runs_actions = runs.add_subparsers(dest="action", metavar="list|show", required=True)
+    runs_actions = runs.add_subparsers(dest="action", metavar="list|show|explain", required=True)
     runs_actions.add_parser("list", help="all runs, the newest last")
     show = runs_actions.add_parser("show", help="one run: cells, tables, verdict, seal")
-    show.add_argument("run_name", metavar="RUN", help="its name, a part of it, or 'last'")
+    told = runs_actions.add_parser("explain", help="what differs from now: code, versions, machine, deployment")
+    for action in (show, told):
+        action.add_argument("run_name", metavar="RUN", help="its name, a part of it, or 'last'")
 
+    add_compare(commands)
     add_report(commands)
     add_bench(commands)
     add_influx(commands)

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from control.errors import CheckFailed, DeploymentFailed
+from control.explain import print_explanation
 from control.influx.connection import DEFAULT
 from control.influx.demo import server_for_demo
 from control.live import follow, shown_seconds
@@ -87,9 +88,11 @@ def run_experiment(
 
 
 def runs(options: argparse.Namespace, console: Console) -> int:
-    """List runs or show one."""
+    """List runs, show one, or explain what differs from now."""
     if options.action == "list":
         list_runs(console)
+    elif options.action == "explain":
+        print_explanation(console, find_run(options.run_name))
     else:
         show_run(console, find_run(options.run_name))
     return 0

@@ -120,7 +120,7 @@ def test_a_run_is_shown_with_cells_tables_verdict_and_seal(run: RunDirectory) ->
     (run.path / "tables.txt").write_text("T_ct 12 [34]\n")
     (run.cell("k4-b8K-t1K-r1") / "outcome.json").write_text('{"status": "failed", "message": "lost", "seconds": 3}')
     text = printed(show_run, run)
-    cell = "k4-b8K-t1K-r1  failed  3        lost"
+    cell = "k4-b8K-t1K-r1  failed  3 s            lost"
     for part in (cell, "T_ct 12 [34]", "a [fork]", "verdict: INVALID", "is not sealed"):
         assert part in text
     seal(run)

@@ -1,7 +1,7 @@
 """Ends the InfluxDB server below a directory, and its supervisor: prints {"ended": [command, ...]}.
 
-The directory is the first argument; `--check` ends none. Both are known by their command lines, which name the directory,
-so also a server whose supervisor was killed is found.
+The directory is the first argument; `--check` ends none. Both are known by their command lines, which name the
+directory, so also a server whose supervisor was killed is found.
 """
 
 from __future__ import annotations

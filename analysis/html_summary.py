@@ -79,8 +79,9 @@ def _what(cells: Sequence[MeasuredCell]) -> list[str]:
     sentences = []
     rounds = [cell for cell in cells if isinstance(cell.spec.workload, RoundsWorkload)]
     if rounds:
-        counts = sorted({cell.spec.workload.rounds for cell in rounds})
-        warmups = sorted({cell.spec.workload.warmup for cell in rounds})
+        planned = [cell.spec.workload for cell in rounds if isinstance(cell.spec.workload, RoundsWorkload)]
+        counts = sorted({workload.rounds for workload in planned})
+        warmups = sorted({workload.warmup for workload in planned})
         text = f"{_committees(rounds)} agree on one block after the other: {_sizes(rounds)}, {_numbers(counts)} rounds"
         text += f" in each of {len(rounds)} cells" if len(rounds) > 1 else ""
         sentences.append(f"{text} after {_numbers(warmups)} to warm up.")

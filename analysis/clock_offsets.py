@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.run import Cell, Run
-from analysis.timeline import build_timeline
+from analysis.timeline import find_clocks
 
 __all__ = ["CLOCK_COLUMNS", "MOMENTS", "find_clock_offsets"]
 
 CLOCK_COLUMNS = ["cell", "host", "reference", "time", "offset_ns", "bound_ns", "reachable"]
 MOMENTS = 33
 """Evenly spaced, from a host's first point in the cell to its last."""
+_LONGEST_NS = 1 << 62
 
 
 def find_clock_offsets(run: Run) -> pd.DataFrame:
@@ -33,23 +34,27 @@ def find_clock_offsets(run: Run) -> pd.DataFrame:
 
 
 def _of_cell(run: Run, cell: Cell) -> list[pd.DataFrame]:
-    timeline = build_timeline(run, cell)
+    hosts, clocks = find_clocks(run, cell)
+    spans = _spans(run, cell)
     parts = []
-    for host in sorted(set(timeline.hosts.values())):
-        first, last = _span(run, cell, host)
+    for host in sorted(set(hosts.values())):
+        first, last = spans[host]
         # In whole ns: a float does not hold a time since 1970.
-        times = first + np.linspace(0, last - first, MOMENTS).astype(np.int64)
-        corrected, bound = timeline.clocks.correct(host, times)
+        times = first + np.linspace(0, min(last - first, _LONGEST_NS), MOMENTS).astype(np.int64)
+        corrected, bound = clocks.correct(host, times)
         offset = pd.array(times - corrected, dtype="Int64")
         offset[np.isnan(bound)] = pd.NA
         columns = {"time": times, "offset_ns": offset, "bound_ns": bound, "reachable": ~np.isnan(bound)}
-        parts.append(pd.DataFrame(columns).assign(cell=cell.id, host=host, reference=timeline.clocks.reference))
+        parts.append(pd.DataFrame(columns).assign(cell=cell.id, host=host, reference=clocks.reference))
     return parts
 
 
-def _span(run: Run, cell: Cell, host: str) -> tuple[int, int]:
-    """The times of the host's first and last point in the cell."""
-    frames = (run.transactions, run.blocks, run.votes, run.peers)
-    times = [frame.loc[(frame["cell"] == cell.id) & (frame["host"] == host), "time"] for frame in frames]
-    known = [series for series in times if len(series)]
-    return min(int(series.min()) for series in known), max(int(series.max()) for series in known)
+def _spans(run: Run, cell: Cell) -> dict[str, tuple[int, int]]:
+    """The times of each host's first and last point in the cell."""
+    spans: dict[str, tuple[int, int]] = {}
+    for frame in (run.transactions, run.blocks, run.votes, run.peers):
+        times = frame[frame["cell"] == cell.id].groupby("host", observed=True)["time"]
+        for host, first, last in zip(times.min().index, times.min(), times.max(), strict=True):
+            before = spans.get(str(host), (first, last))
+            spans[str(host)] = min(before[0], int(first)), max(before[1], int(last))
+    return spans

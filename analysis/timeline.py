@@ -12,7 +12,7 @@ from microchain.telemetry.recorder import CLIENT
 from analysis.clock import ClockModel, build_clocks
 from analysis.run import Cell, Run
 
-__all__ = ["Timeline", "build_timeline", "correct_times"]
+__all__ = ["Timeline", "build_timeline", "correct_times", "find_clocks"]
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,8 @@ def build_timeline(run: Run, cell: Cell) -> Timeline:
     transactions, blocks, votes, peers = (
         frame[frame["cell"] == cell.id] for frame in (run.transactions, run.blocks, run.votes, run.peers)
     )
-    frames = [frame for frame in (transactions, blocks, votes) if not frame.empty]
-    hosts = _hosts([*frames, peers])
-    clocks = build_clocks(peers, hosts, _reference(hosts))
-    origin = _origin(frames, clocks.reference)
+    hosts, clocks = find_clocks(run, cell)
+    origin = _origin([transactions, blocks, votes], clocks.reference)
     return Timeline(
         cell,
         correct_times(transactions, clocks, origin),
@@ -57,14 +55,21 @@ def build_timeline(run: Run, cell: Cell) -> Timeline:
     )
 
 
+def find_clocks(run: Run, cell: Cell) -> tuple[dict[str, str], ClockModel]:
+    """Return the host of each validator (and of the client) in a cell, and the clocks of these hosts."""
+    frames = [frame[frame["cell"] == cell.id] for frame in (run.transactions, run.blocks, run.votes, run.peers)]
+    hosts = _hosts([frame for frame in frames if not frame.empty])
+    return hosts, build_clocks(frames[-1], hosts, _reference(hosts))
+
+
 def correct_times(frame: pd.DataFrame, clocks: ClockModel, origin: int) -> pd.DataFrame:
     """Return points (any DataFrame of Run) with ``at`` and ``bound``, ns on the reference's clock after ``origin``."""
     times = frame["time"].to_numpy(dtype=np.int64)
     at, bound = np.empty(len(times)), np.empty(len(times))
-    host_of = frame["host"].to_numpy(dtype=object)
-    for host in set(host_of):
-        rows = host_of == host
-        corrected, bound[rows] = clocks.correct(host, times[rows])
+    host_of = pd.Categorical(frame["host"])
+    for code in np.unique(host_of.codes):
+        rows = host_of.codes == code
+        corrected, bound[rows] = clocks.correct(str(host_of.categories[code]), times[rows])
         at[rows] = np.where(np.isnan(bound[rows]), np.nan, (corrected - origin).astype(np.float64))
     return frame.assign(at=at, bound=bound)
 

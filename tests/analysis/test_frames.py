@@ -224,3 +224,17 @@ def test_a_host_whose_clock_was_never_compared_is_unreachable(tmp_path: Path) ->
     assert len(lost) and not lost["reachable"].any()
     assert lost["offset_ns"].isna().all() and np.isnan(lost["bound_ns"]).all()
     assert clocks.loc[clocks["host"] == "a", "reachable"].all()
+
+
+def test_the_least_and_the_greatest_times_are_no_crash(tmp_path: Path) -> None:
+    path = make_run(tmp_path, Plan(hosts=("x", "y")))
+    (segment,) = (path / "cells/k4-b128k/nodes/validator-2/spool").iterdir()
+    tags = f"run={path.name},cell=k4-b128k,validator=validator-2,host=y"
+    whole = 'id="ab",height=1i,slot=1i,epoch=1i,proposer="p",size=1i,transactions=1i'
+    lines = [f"block,{tags},event=verified {whole} {time}\n" for time in (-(2**63), 2**63 - 1)]
+    measured = "rtt_ns=1i,offset_ns=9223372036854775807i,bound_ns=-9223372036854775808i"
+    lines += [f"peer,{tags},peer=validator-1 {measured} {time}\n" for time in (-(2**63), 2**63 - 1)]
+    segment.write_text("".join(lines) + segment.read_text())
+    run = load(path)
+    assert len(run.blocks[run.blocks["time"] == 2**63 - 1]) == 1
+    assert len(run.clocks) == 3 * 33 and len(run.epochs) == 48

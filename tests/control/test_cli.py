@@ -30,6 +30,7 @@ VERBS = [
     "teardown",
     "test",
     "bench",
+    "influx",
     "simulate",
     "runs",
     "report",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+import contextlib
+import socket
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -44,17 +45,27 @@ class Deployment(Struct, frozen=True, kw_only=True):
     def endpoint(self, name: str) -> Endpoint | None:
         return next((e for e in self.endpoints if e.name == name), None)
 
+    def validators_on(self, host: str) -> frozenset[str]:
+        """Return the names of a host's validators."""
+        return frozenset(endpoint.name for endpoint in self.endpoints if endpoint.host == host)
+
     def client_host(self) -> str:
-        """This machine's name in telemetry: that of the host reached by loopback (one host, one clock), or control."""
-        return next((e.host for e in self.endpoints if _is_loopback(e.api)), "control")
+        """This machine's name in telemetry: of the host whose address is its own (one host, one clock), or control."""
+        addresses = {endpoint.host: urlsplit(endpoint.api).hostname or "" for endpoint in self.endpoints}
+        return next((host for host, address in addresses.items() if _is_own(address)), "control")
 
 
-def _is_loopback(url: str) -> bool:
-    name = urlsplit(url).hostname or ""
+def _is_own(address: str) -> bool:
+    """Whether an address (IPv4, IPv6 or a name) is one of this machine's: only on such a one can a socket be opened."""
     try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
+        found = socket.getaddrinfo(address, 0, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):
+        return False
+    for family, kind, protocol, _, place in found:
+        with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:
+            probe.bind(place)
+            return True
+    return False
 
 
 def read_deployment(path: Path) -> Deployment:

@@ -91,6 +91,8 @@ async def _run_watched(session: Session, subscribe_timeout_s: float) -> None:
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(session.watch.follow(name)) for name in session.nodes]
             background.append(group.create_task(session.keep_leases()))
+            await session.clocks.begin()
+            background.append(group.create_task(session.clocks.keep()))
             try:
                 async with asyncio.timeout(subscribe_timeout_s):
                     await session.watch.wait_subscribed()
@@ -101,6 +103,7 @@ async def _run_watched(session: Session, subscribe_timeout_s: float) -> None:
                 await run_rate(session, workload)
             else:
                 await run_rounds(session, workload)
+            session.clocks.end()
             session.watch.stop()
             for task in background:
                 task.cancel()

@@ -22,6 +22,7 @@ from microchain.telemetry.recorder import CLIENT, Recorder
 from microchain.telemetry.spool import Spool
 
 from control.cells import Cell
+from control.conductor.clocks import ClockExchange
 from control.conductor.summary import RateSummary, RoundsSummary
 from control.conductor.watch import CellFailed, Watch
 from control.inventory import Deployment
@@ -55,6 +56,9 @@ class Session:
         self.nodes = nodes
         self.watch = Watch(nodes)
         self.recorder = recorder
+        self.clocks = ClockExchange(
+            nodes, recorder, cell.telemetry.interval_s, deployment.validators_on(deployment.client_host())
+        )
         self.summary: RoundsSummary | RateSummary | None = None
         self._run = RunDirectory(directory.parent.parent)
         self._deployment = deployment

@@ -1,13 +1,11 @@
 """Real validators whose clocks are wrong on purpose: corrected times and figures against the truth, which is known.
 
-A module that Python imports by itself at its start (``sitecustomize``) makes each process read clocks that are ahead
-and drift; all of them are linear functions of this machine's own clock, so that every time can be put right exactly.
+tests/wrong_clocks.py says how.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,55 +13,20 @@ import pandas as pd
 import pytest
 from microchain.client.node_client import NodeClient
 from microchain.telemetry.line_protocol import split_line
-from microchain.telemetry.wall_clock import read_anchor
 
 from analysis import Run, load
 from analysis.rounds import measure_rounds
 from analysis.timeline import Timeline, build_timeline
 from tests.analysis.synthetic import write
 from tests.cluster import TOKEN, Cluster, make_cluster
+from tests.wrong_clocks import Truth, write_hook
 
-NODE = Path(__file__).resolve().parents[2] / "node"
 VALIDATORS = 4
 BLOCKS = 12
 PATIENCE_S = 90.0
 S = 10**9
 WRONG = {"pi-1": (0, 0.0), "pi-2": (86_400 * S, 45.0), "pi-3": (-3 * S, -45.0), "pi-4": (250_000, 20.0)}
 """How far each host's clock is ahead (ns), and its drift (ppm)."""
-
-HOOK = """
-import os, time
-_ahead, _ppm, _zero = int(os.environ["AHEAD_NS"]), float(os.environ["DRIFT_PPM"]), int(os.environ["ZERO_NS"])
-_wall, _monotonic = time.time_ns, time.monotonic_ns
-def _drift():
-    return round((_monotonic() - _zero) * _ppm * 1e-6)
-time.monotonic_ns = lambda: _monotonic() + _drift()
-time.time_ns = lambda: _wall() + _ahead + _drift()
-"""
-
-
-class Truth:
-    """Puts times of wrong clocks right."""
-
-    def __init__(self) -> None:
-        self.zero = time.monotonic_ns()
-        self.anchor = read_anchor()
-
-    def environment(self, host: str, hook: Path) -> dict[str, str]:
-        ahead, ppm = WRONG[host]
-        path = f"{hook}:{NODE}"
-        return {"PYTHONPATH": path, "AHEAD_NS": str(ahead), "DRIFT_PPM": str(ppm), "ZERO_NS": str(self.zero)}
-
-    def right(self, host: str, shown: int) -> int:
-        """The true time (ns since 1970) at which the host's clock showed a time."""
-        ahead, ppm = WRONG[host]
-        since_zero = shown - ahead - self.anchor - self.zero
-        return self.anchor + self.zero + round(since_zero / (1 + ppm * 1e-6))
-
-    def shows(self, host: str, right: int) -> int:
-        """What the host's clock showed at a true time."""
-        ahead, ppm = WRONG[host]
-        return right + ahead + round((right - self.anchor - self.zero) * ppm * 1e-6)
 
 
 async def run_cluster(cluster: Cluster, truth: Truth, hook: Path) -> None:
@@ -134,11 +97,10 @@ def correct(line: str, host: str, truth: Truth) -> str:
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Truth, Run, Run]:
     """The truth, the run as its wrong clocks saw it, and as a right one would have."""
     root = tmp_path_factory.mktemp("skewed")
-    (root / "hook").mkdir()
-    (root / "hook" / "sitecustomize.py").write_text(HOOK)
-    cluster, truth = make_cluster(root / "cluster", VALIDATORS, parameters={"propose": "pool"}), Truth()
+    hook = write_hook(root / "hook")
+    cluster, truth = make_cluster(root / "cluster", VALIDATORS, parameters={"propose": "pool"}), Truth(WRONG)
     try:
-        asyncio.run(run_cluster(cluster, truth, root / "hook"))
+        asyncio.run(run_cluster(cluster, truth, hook))
     finally:
         cluster.terminate()
     return truth, load(make_run(root / "wrong", cluster, None)), load(make_run(root / "right", cluster, truth))

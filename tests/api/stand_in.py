@@ -214,6 +214,9 @@ class StandInNode:
         for queue in self._queues:
             queue.put_nowait(None)
 
+    def now(self) -> int:
+        return time.time_ns()
+
     def status(self) -> dict[str, Any]:
         engine = self.engine.status()
         return {

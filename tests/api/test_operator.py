@@ -25,6 +25,14 @@ async def test_health_follows_readiness(api: Api, node: StandInNode) -> None:
     assert "0 of 3 peers" in answer.body["error"]["message"]
 
 
+async def test_the_time_is_the_nodes_own_when_asked_and_when_answered(
+    api: Api, node: StandInNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter((1_000, 1_700))
+    monkeypatch.setattr(node, "now", lambda: next(ticks))
+    assert (await api.get("/v1/time")).body == {"received_ns": 1_000, "sent_ns": 1_700}
+
+
 async def test_metrics_are_prometheus_text_with_each_family_typed_once(api: Api) -> None:
     lines = (await api.get("/metrics")).body.splitlines()
     assert "# TYPE microchain_accepted_total counter" in lines

@@ -18,7 +18,10 @@ from microchain.consensus.objects import decode_transaction
 
 
 class FakeNode:
-    """One validator. ``ready``, ``stall`` (finalizes nothing), ``deaf`` (accepts nothing), ``busy`` (503s to come)."""
+    """One validator. ``ready``, ``stall`` (finalizes nothing), ``deaf`` (accepts nothing), ``busy`` (503s to come).
+
+    ``timeless`` does not tell the time, ``ahead_ns`` is how far its clock is ahead.
+    """
 
     def __init__(self, name: str, chain: FakeChain) -> None:
         self.name = name
@@ -29,6 +32,9 @@ class FakeNode:
         self.busy = 0
         self.refuse = ""
         self.rubbish = False
+        self.timeless = False
+        self.ahead_ns = 0
+        self.times_asked = 0
         self.die_at_submission = False
         self.submissions: list[int] = []
         self.leases: list[float] = []
@@ -41,6 +47,7 @@ class FakeNode:
         app.add_routes(
             [
                 web.get("/v1/status", self._status),
+                web.get("/v1/time", self._time),
                 web.get("/v1/events", self._events),
                 web.post("/v1/transactions", self._submit),
                 web.post("/v1/release", self._release),
@@ -74,6 +81,13 @@ class FakeNode:
             {"name": node.name, "connected": node.ready and self.ready} for node in self.chain.nodes if node is not self
         ]
         return web.json_response({"chain_id": self.chain.id, "ready": self.ready, "peers": peers})
+
+    async def _time(self, request: web.Request) -> web.Response:
+        if self.timeless:
+            raise web.HTTPNotFound
+        self.times_asked += 1
+        now = time.time_ns() + self.ahead_ns
+        return web.json_response({"received_ns": now, "sent_ns": now})
 
     async def _events(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()

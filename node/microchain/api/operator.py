@@ -1,4 +1,4 @@
-"""What the operator asks: status, health, metrics, the API's document, release and lease."""
+"""What the operator asks: status, health, time, metrics, the API's document, release and lease."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ class OperatorRoutes:
         return [
             web.get("/v1/status", self.get_status, allow_head=False),
             web.get("/v1/health", self.get_health, allow_head=False),
+            web.get("/v1/time", self.get_time, allow_head=False),
             web.get("/metrics", self.get_metrics, allow_head=False),
             web.get("/v1/openapi.json", self.get_document, allow_head=False),
             web.post("/v1/release", self.post_release),
@@ -63,6 +64,11 @@ class OperatorRoutes:
         connected = sum(1 for peer in peers if peer["connected"])
         message = f"connected to {connected} of {len(peers)} peers; more than two thirds of the weight are needed"
         raise ApiError(503, "not_ready", message, retry_after=1)
+
+    async def get_time(self, request: web.Request) -> web.Response:
+        """When the request was seen and when the answer left, as in NTP: they bound the offset of two clocks."""
+        received = self._service.now()
+        return json_response({"received_ns": received, "sent_ns": self._service.now()})
 
     async def get_metrics(self, request: web.Request) -> web.Response:
         """Prometheus text format; names that end in _total are counters."""

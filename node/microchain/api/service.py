@@ -51,6 +51,10 @@ class NodeService(Protocol):
         """
         ...
 
+    def now(self) -> int:
+        """The node's clock, which all its times are from: ns since 1970."""
+        ...
+
     def status(self) -> dict[str, Any]:
         """The body of GET /v1/status."""
         ...

@@ -236,6 +236,10 @@ class Node:
         with self._hub.subscribe() as subscription:
             yield subscription
 
+    def now(self) -> int:
+        """The node's clock, ns since 1970."""
+        return self.clock.now()
+
     def status(self) -> dict[str, Any]:
         """The body of GET /v1/status."""
         return build_status(self)

@@ -179,7 +179,7 @@ class TestExperiment:
     def test_an_interruption_stops_the_validators(
         self, ansible: Path, spec: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        self.act(ansible, "case $1 in *experiment*) exec sleep 30;; esac")
+        self.act(ansible, "case $1 in *experiment*) exec sleep 250;; esac")
 
         def interrupt(self: object) -> None:
             calls = ansible / "calls"

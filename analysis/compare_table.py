@@ -44,7 +44,7 @@ def read_figure(figure: ComparedFigure) -> str:
     effect = figure.effect
     if effect is None:
         return f"not enough runs ({len(figure.a)}, {len(figure.b)})"
-    if abs(effect.difference.value) <= figure.clock_error:
+    if abs(effect.difference.value) <= figure.clock_error > 0:
         return f"clocks: ± {milliseconds(figure.clock_error)}"
     if figure.p < 1 - CONFIDENCE:
         is_more = effect.ratio.value > 1

@@ -26,6 +26,8 @@ __all__ = ["STACK", "Outcome", "install", "main", "offer", "remove"]
 
 STACK = "microchain-testbed"
 _NO_DASHBOARDS = "InfluxDB 1.8 has no dashboards of its own; docs/dashboards.md says how Grafana shows its data"
+_TIMEOUT_S = 300.0
+"""The server writes each panel to its disk for good before it answers: long on a busy machine or a memory card."""
 _PATHS = {"Dashboard": "dashboards", "Variable": "variables"}
 
 _Id = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
@@ -113,7 +115,7 @@ def remove(connection: Connection, *, check: bool = False) -> Outcome:
 def _server(connection: Connection) -> Server:
     if not connection.admin_token:
         raise UsageError("the connection file has no admin_token; dashboards can't be installed or removed without one")
-    return Server(url=connection.url, token=connection.admin_token, ca=connection.ca)
+    return Server(url=connection.url, token=connection.admin_token, ca=connection.ca, timeout_s=_TIMEOUT_S)
 
 
 def _organisation(server: Server, name: str) -> str:

@@ -87,9 +87,10 @@ class RoundRecord(Struct, kw_only=True):
 
 
 class Outcome(Struct, kw_only=True):
-    """``outcome.json``: how the cell ended."""
+    """``outcome.json``: how the cell ended. ``refused``: the deployment had too few validators, so it was not begun."""
 
     status: str
+    refused: bool = False
     drained: bool | None = None
     message: str = ""
 

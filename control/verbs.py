@@ -39,6 +39,9 @@ def playbook(options: argparse.Namespace, console: Console) -> int:
 def experiment(options: argparse.Namespace, console: Console) -> int:
     """Plan and run an experiment with a live display, then print its tables and verdict."""
     run = plan(options.file, options.inventory, options.run_dir)
+    for cell in run.cells():
+        if cell.refused:
+            console.print(f"{cell.id} is not run: {cell.refused}", markup=False, soft_wrap=True)
     return run_experiment(run, options.file, options.inventory, console)
 
 

@@ -30,7 +30,7 @@ _children: dict[Path, subprocess.Popen[bytes]] = {}
 """Servers that this very process started, by home: their ends have to be waited for."""
 
 _ADDRESS = "127.0.0.1"
-_START_S = 60.0
+_START_S = 180.0
 _STOP_S = 30.0
 _POLL_S = 0.05
 _HEALTH_S = 5.0

@@ -143,7 +143,8 @@ def spools(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture
 def dashboard(program: str, influx_server: InfluxServer, spools: list[str]) -> Dashboard:
     """A dashboard over a server that holds the cell."""
-    influx_server.write(spools)
+    for lines in spools:
+        influx_server.write(lines)
     return Dashboard(program, influx_server)
 
 

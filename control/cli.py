@@ -51,6 +51,8 @@ _PLAYBOOKS = {
 
 _PASSED_ON: dict[str, tuple[str, _Verb]] = {
     "test": ("run the tests; arguments go to pytest", verbs.test),
+    "emulate": ("emulated hosts on this machine, and what may happen to them; --help says more", verbs.emulate),
+    "doctor": ("say what this machine lacks, and how to get it", verbs.doctor),
     "simulate": ("run consensus under a virtual clock; --help says more", verbs.simulate),
 }
 

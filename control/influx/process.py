@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -257,7 +258,11 @@ class InfluxProcess(Struct, frozen=True, kw_only=True):
 def read_version(binary: Path) -> str:
     """Ask an ``influxd`` for its version; UsageError if it can't say or is neither 1.8 nor 2.x."""
     try:
-        done = subprocess.run([str(binary), "version"], capture_output=True, text=True, timeout=60, check=False)
+        # A library inside it leaves a file in the home directory whatever it is asked.
+        with tempfile.TemporaryDirectory() as home:
+            environment = {"PATH": os.defpath, "HOME": home, "LANG": "C.UTF-8"}
+            command = [str(binary), "version"]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UsageError(f"{binary} can't be run: {error}") from None
     found = _VERSION.search(done.stdout + done.stderr)

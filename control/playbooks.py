@@ -33,6 +33,8 @@ def playbook_command(
 
     Hosts that are reached from a network namespace only (`control_namespace`) have Ansible run in that.
     """
+    if not any(inventory_directory(inventory).glob("*.yml")):
+        raise UsageError(f"inventory '{inventory}' has no hosts yet: './testbed emulate up' makes those of 'emulated'")
     inside = _enter(control_namespace(inventory))
     playbook = ROOT / "playbooks" / f"{name}.yml"
     if not playbook.exists():

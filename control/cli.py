@@ -14,6 +14,7 @@ from control.bench.cli import add_parser as add_bench
 from control.compare import add_parser as add_compare
 from control.errors import ControlError
 from control.influx.cli import add_parser as add_influx
+from control.remote.cli import add_parsers as add_remote
 from control.report import add_parser as add_report
 
 __all__ = ["build_parser", "main"]
@@ -95,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_report(commands)
     add_bench(commands)
     add_influx(commands)
+    add_remote(commands)
 
     for name, (help_text, run) in _PASSED_ON.items():
         _add(commands, name, help_text, run)

@@ -31,6 +31,7 @@ VERBS = [
     "test",
     "bench",
     "influx",
+    "exec",
     "simulate",
     "runs",
     "report",

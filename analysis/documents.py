@@ -116,7 +116,7 @@ class LedgerDigest(Struct, kw_only=True):
 
 
 class HostFacts(Struct, kw_only=True):
-    """The machine that a figure was measured on."""
+    """The machine that a figure was measured on. ``emulated``: by what, if it is not a machine of its own."""
 
     cpu: str = ""
     cores: int | None = None
@@ -124,6 +124,8 @@ class HostFacts(Struct, kw_only=True):
     kernel: str = ""
     python: str = ""
     board: str | None = None
+    governor: str = ""
+    emulated: str = ""
 
 
 class GitState(Struct, kw_only=True):

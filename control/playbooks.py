@@ -53,7 +53,7 @@ def control_namespace(inventory: str, root: Path = ROOT) -> str:
     directory = inventory_directory(inventory, root)
     for path in sorted([*directory.glob("*.yml"), *directory.glob("group_vars/*.yml")]):
         try:
-            content = yaml.safe_load(path.read_bytes())
+            content = yaml.load(path.read_bytes(), _VariablesLoader)
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise UsageError(f"{shown_path(path, root)} can't be read: {error}") from None
         for name in _find_values(content, "control_namespace"):
@@ -61,6 +61,13 @@ def control_namespace(inventory: str, root: Path = ROOT) -> str:
                 raise UsageError(f"{shown_path(path, root)}: control_namespace is {name!r}, no name of a namespace")
             return name
     return ""
+
+
+class _VariablesLoader(yaml.SafeLoader):
+    """Reads variables as Ansible writes them; what it keeps in a vault is none to us."""
+
+
+_VariablesLoader.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 
 def _find_values(content: Any, key: str) -> Iterator[Any]:

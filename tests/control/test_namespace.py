@@ -35,6 +35,8 @@ def make_inventory(root: Path, **files: str) -> Path:
         ({"hosts": "testbed: {hosts: {a: {}}}"}, ""),
         ({"hosts": "testbed: {hosts: {a: {}}, vars: {control_namespace: tb-lab}}"}, "tb-lab"),
         ({"hosts": "", "group_vars__all": "control_namespace: my-lab"}, "my-lab"),
+        ({"hosts": "", "group_vars__all": "a: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  6162"}, ""),
+        ({"hosts": "", "group_vars__all": "$ANSIBLE_VAULT;1.1;AES256\n6162"}, ""),
     ],
 )
 def test_the_inventory_names_the_namespace(tmp_path: Path, files: dict[str, str], name: str) -> None:

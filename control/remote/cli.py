@@ -17,6 +17,8 @@ __all__ = ["add_parsers"]
 
 _DEFAULT_TIMEOUT_S = 60.0
 _LONGEST_S = 24 * 3600.0
+_DEFAULT_LINES = 20
+_MOST_LINES = 10_000
 
 _EXEC_EPILOG = """\
 One argument behind -- is a line for the host's shell; several are a program and its arguments, taken literally:
@@ -46,6 +48,22 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help=f"seconds after which the command is ended ({_DEFAULT_TIMEOUT_S:g})",
     )
     verb.add_argument("words", nargs="+", metavar="COMMAND")
+    _add_logs(commands)
+
+
+def _add_logs(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verb = commands.add_parser(
+        "logs",
+        help="what the validators write, from all hosts at once",
+        description="Show the end of the validators' logs, each line behind the name of its validator.",
+    )
+    verb.set_defaults(run=_logs)
+    _add_hosts(verb)
+    verb.add_argument("-f", "--follow", action="store_true", help="go on with what is written, until interrupted")
+    verb.add_argument("--validator", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
+    verb.add_argument(
+        "--lines", type=int, default=_DEFAULT_LINES, metavar="N", help=f"of each log, to begin with ({_DEFAULT_LINES})"
+    )
 
 
 def _exec(options: argparse.Namespace, console: Console) -> int:
@@ -55,6 +73,18 @@ def _exec(options: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"--timeout {options.timeout:g}: give more than 0 and at most {_LONGEST_S:g} seconds")
     known = _read_hosts(options)
     return execute(known.hosts, options.words, console, sudo=options.sudo, timeout_s=options.timeout)
+
+
+def _logs(options: argparse.Namespace, console: Console) -> int:
+    from control.inventory import read_deployment
+    from control.project import control_directory
+    from control.remote.logs import choose_sources, show_logs
+
+    if not 0 <= options.lines <= _MOST_LINES:
+        raise UsageError(f"--lines {options.lines}: give 0 to {_MOST_LINES}")
+    deployment = read_deployment(control_directory(options.inventory) / "endpoints.json")
+    sources = choose_sources(_read_hosts(options).hosts, deployment, options.validator)
+    return show_logs(sources, console, lines=options.lines, follow=options.follow)
 
 
 def _add_hosts(verb: argparse.ArgumentParser) -> None:

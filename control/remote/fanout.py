@@ -18,6 +18,7 @@ __all__ = ["Emit", "Job", "Outcome", "connect", "run_all"]
 _WAITING_LINES = 1000
 _POLL_S = 0.2
 _FAREWELL_S = 6.0
+_INTERRUPTED = 130
 
 Emit = Callable[[str], None]
 """Shows one line."""
@@ -33,13 +34,20 @@ def connect(host: Host) -> Session:
     return LocalSession(host) if host.local else SshSession(host)
 
 
-def run_all(jobs: Mapping[str, Job], show: Callable[[str, str], None], *, at_once: int = 16) -> dict[str, Outcome]:
+def run_all(
+    jobs: Mapping[str, Job],
+    show: Callable[[str, str], None],
+    *,
+    at_once: int = 16,
+    cancel: threading.Event | None = None,
+) -> dict[str, Outcome]:
     """Do all jobs, ``at_once`` of them at a time; ``show`` gets each line with its job's name, in this thread.
 
-    An interruption ends them all, then goes on to the caller.
+    Setting ``cancel`` ends them all; so does an interruption, which then goes on to the caller.
     """
     lines: Queue[tuple[str, str]] = Queue(_WAITING_LINES)
-    waiting, outcomes, cancel = deque(jobs), dict[str, Outcome](), threading.Event()
+    waiting, outcomes = deque(jobs), dict[str, Outcome]()
+    cancel = cancel or threading.Event()
 
     def emit(name: str, text: str) -> None:
         while not cancel.is_set():
@@ -72,7 +80,7 @@ def run_all(jobs: Mapping[str, Job], show: Callable[[str, str], None], *, at_onc
         deadline = time.monotonic() + _FAREWELL_S
         for worker in workers:
             worker.join(max(0.0, deadline - time.monotonic()))
-    return {name: outcomes[name] for name in jobs}
+    return {name: outcomes.get(name, _INTERRUPTED) for name in jobs}
 
 
 def _attempt(job: Job, emit: Emit, cancel: threading.Event) -> Outcome:
@@ -81,6 +89,6 @@ def _attempt(job: Job, emit: Emit, cancel: threading.Event) -> Outcome:
     except (Away, Refused) as error:
         return error
     except KeyboardInterrupt:
-        return 130
+        return _INTERRUPTED
     except Exception as error:  # of one host; the others go on
         return Refused(f"{type(error).__name__}: {error}")

@@ -32,6 +32,7 @@ VERBS = [
     "bench",
     "influx",
     "exec",
+    "logs",
     "simulate",
     "runs",
     "report",

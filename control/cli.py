@@ -47,6 +47,7 @@ _PLAYBOOKS = {
     "stop": "stop the validators; their data stays",
     "reset": "stop the validators and delete their data; keys and programs stay",
     "teardown": "remove everything that deploy brought, and restore what it changed",
+    "verify-clean": "look whether a teardown left anything on the hosts",
 }
 
 

@@ -29,6 +29,8 @@ __all__ = ["build_parser", "main"]
 
 _Passing = Callable[[str], None]
 
+_WIDTH = 140  # of tables that go to a file
+
 _DESCRIPTION = """\
 A testbed on this machine: a desktop and boards with real systemd and real SSH, each in namespaces and control groups
 of its own, on a bridge that is in a namespace too. The machine's own network and clock are never touched."""
@@ -109,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDTH)
     try:
         if given[:1] == ["doctor"]:
             return _doctor(given[1:], console)

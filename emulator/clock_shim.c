@@ -18,6 +18,9 @@ struct skew {
 };
 
 #define SECOND 1000000000LL
+#ifndef CLOCK_FILE
+#define CLOCK_FILE "/usr/lib/testbed-emulator/clock"
+#endif
 
 static const volatile struct skew *skew;
 static int (*library_clock)(clockid_t, struct timespec *);
@@ -27,7 +30,7 @@ __attribute__((constructor)) static void start(void)
 {
     int kept = errno;
     library_clock = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
-    int file = open("/usr/lib/testbed-emulator/clock", O_RDONLY | O_CLOEXEC);
+    int file = open(CLOCK_FILE, O_RDONLY | O_CLOEXEC);
     if (file >= 0) {
         void *page = mmap(NULL, sizeof(struct skew), PROT_READ, MAP_SHARED, file, 0);
         if (page != MAP_FAILED)

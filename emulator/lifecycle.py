@@ -69,9 +69,9 @@ def up(settings: Settings, wish: Wish, say: _Say, passing: _Say) -> list[Host]:
         except BaseException as error:
             if not isinstance(error, EmulatorError | OSError | KeyboardInterrupt):
                 raise
-            console = _keep_console(settings)
+            console = _keep_console(settings) if isinstance(error, EmulationFailed) else None
             _clear(settings, cgroups, state)
-            if isinstance(error, EmulationFailed) and console:
+            if console:
                 raise EmulationFailed(f"{error}\nall consoles are kept in {console}") from None
             raise
     return hosts

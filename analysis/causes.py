@@ -93,6 +93,11 @@ class Cause(Enum):
         "The cell did not come to its end.",
         "The cell's conductor.log and the validators' node.log say more; mend it and continue the run with --run-dir.",
     )
+    CELL_REFUSED = (
+        _SUSPECT,
+        "The deployment has fewer validators than the cell asks for: the experiment was run in part.",
+        "Read what was run; or deploy more validators and start a new run, or ask for smaller committees.",
+    )
     CELL_NOT_RUN = (
         _INVALID,
         "There is no outcome: the cell was not run, or not to its end.",

@@ -87,9 +87,10 @@ class RoundRecord(Struct, kw_only=True):
 
 
 class Outcome(Struct, kw_only=True):
-    """``outcome.json``: how the cell ended."""
+    """``outcome.json``: how the cell ended. ``refused``: the deployment had too few validators, so it was not begun."""
 
     status: str
+    refused: bool = False
     drained: bool | None = None
     message: str = ""
 
@@ -115,7 +116,7 @@ class LedgerDigest(Struct, kw_only=True):
 
 
 class HostFacts(Struct, kw_only=True):
-    """The machine that a figure was measured on."""
+    """The machine that a figure was measured on. ``emulated``: by what, if it is not a machine of its own."""
 
     cpu: str = ""
     cores: int | None = None
@@ -123,6 +124,8 @@ class HostFacts(Struct, kw_only=True):
     kernel: str = ""
     python: str = ""
     board: str | None = None
+    governor: str = ""
+    emulated: str = ""
 
 
 class GitState(Struct, kw_only=True):

@@ -34,11 +34,11 @@ def describe_hardware(environment: Environment | None, hosts: Collection[str], c
 
 
 def is_chapter_hardware(environment: Environment | None, hosts: Collection[str], client_host: str) -> bool:
-    """Whether every validator ran on one of the chapter's boards."""
+    """Whether every validator ran on one of the chapter's boards; an emulated host is none, on whatever it runs."""
     if environment is None or not hosts:
         return False
     facts = _facts(environment, hosts, client_host).values()
-    return all(known is not None and CHAPTER_BOARD in (known.board or "") for known in facts)
+    return all(known is not None and not known.emulated and CHAPTER_BOARD in (known.board or "") for known in facts)
 
 
 def _facts(environment: Environment, hosts: Collection[str], client_host: str) -> dict[str, HostFacts | None]:
@@ -48,11 +48,13 @@ def _facts(environment: Environment, hosts: Collection[str], client_host: str) -
 
 
 def _describe(facts: HostFacts) -> str:
-    parts = [facts.board or facts.cpu or "unknown machine"]
+    machine = facts.board or facts.cpu or "unknown machine"
+    parts = [f"emulated on {machine}" if facts.emulated else machine]
     if facts.cores is not None:
         parts.append(f"{facts.cores} cores")
     if facts.memory_bytes is not None:
         parts.append(f"{facts.memory_bytes / 2**30:.1f} GiB")
+    parts += [f"governor {facts.governor}"] if facts.governor else []
     parts += [facts.kernel] if facts.kernel else []
     parts += [f"Python {facts.python}"] if facts.python else []
     return ", ".join(parts)

@@ -151,11 +151,11 @@ class Facts:
 
     @property
     def machines(self) -> dict[str, Machine]:
-        """The described hosts; the control machine where only it was described."""
+        """The described hosts, and the control machine if it is none of them."""
         if self.surroundings is None:
             return {}
-        own = {"this machine": self.surroundings.host} if self.surroundings.host is not None else {}
-        return {**own, **self.surroundings.hosts}
+        own, hosts = self.surroundings.host, self.surroundings.hosts
+        return hosts if own is None or own in hosts.values() else {"this machine": own, **hosts}
 
 
 def read_facts(run_dir: Path) -> Facts:

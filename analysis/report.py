@@ -57,6 +57,9 @@ def analyse(run: Run) -> Report:
     hosts: dict[str, str] = {}
     measured, reasons = [], [against("", Cause.FILE_DAMAGED, str(problem)) for problem in run.problems]
     for cell in run.cells.values():
+        if cell.outcome is not None and cell.outcome.refused:
+            reasons.append(against(cell.id, Cause.CELL_REFUSED, f"the cell was not run: {cell.outcome.message}"))
+            continue
         timeline = build_timeline(run, cell)
         hosts |= timeline.hosts
         workload = cell.spec.workload

@@ -48,7 +48,10 @@ CellWorkload = CellRounds | CellRate
 
 
 class Cell(Struct, frozen=True, kw_only=True):
-    """``cell.json``: all that is needed to run one cell, given the deployed validators."""
+    """``cell.json``: all that is needed to run one cell, given the deployed validators.
+
+    ``refused`` says why it can't be run on this deployment; its ``validators`` are too few then.
+    """
 
     id: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9.-]{0,63}$")]
     run: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9-]{0,127}$")]
@@ -62,6 +65,7 @@ class Cell(Struct, frozen=True, kw_only=True):
     devices: int
     planned_s: float
     lease_s: float
+    refused: str = ""
 
 
 class Combination(Struct, frozen=True):
@@ -86,7 +90,10 @@ def combinations(experiment: Experiment) -> tuple[Combination, ...]:
 
 
 def expand(experiment: Experiment, run: str, validators: Sequence[str], signature: str) -> tuple[Cell, ...]:
-    """Return the cells of a run. ``validators`` are the names to take committees from, in order."""
+    """Return the cells of a run. ``validators`` are the names to take committees from, in order.
+
+    A cell that needs more of them than there are is refused.
+    """
     return tuple(_make_cell(experiment, c, run, validators, signature) for c in combinations(experiment))
 
 
@@ -111,6 +118,19 @@ def _make_cell(experiment: Experiment, c: Combination, run: str, validators: Seq
         devices=experiment.devices,
         planned_s=round(planned, 1),
         lease_s=round(planned + LEASE_MARGIN_S, 1),
+        refused=_find_shortage(experiment, c, len(validators)),
+    )
+
+
+def _find_shortage(experiment: Experiment, c: Combination, deployed: int) -> str:
+    """Say, with the numbers, that the hosts have too few validators for a cell; empty if they have enough."""
+    if c.validators <= deployed:
+        return ""
+    where = {"boards": "boards have", "desktops": "desktops have", "all": "hosts have"}[experiment.hosts]
+    missing = c.validators - deployed
+    return (
+        f"it needs {c.validators} validators and the deployment's {where} {deployed}: "
+        f"{missing} {'is' if missing == 1 else 'are'} missing"
     )
 
 

@@ -14,6 +14,7 @@ from control.bench.cli import add_parser as add_bench
 from control.compare import add_parser as add_compare
 from control.errors import ControlError
 from control.influx.cli import add_parser as add_influx
+from control.remote.cli import add_parsers as add_remote
 from control.report import add_parser as add_report
 
 __all__ = ["build_parser", "main"]
@@ -46,11 +47,14 @@ _PLAYBOOKS = {
     "stop": "stop the validators; their data stays",
     "reset": "stop the validators and delete their data; keys and programs stay",
     "teardown": "remove everything that deploy brought, and restore what it changed",
+    "verify-clean": "look whether a teardown left anything on the hosts",
 }
 
 
 _PASSED_ON: dict[str, tuple[str, _Verb]] = {
     "test": ("run the tests; arguments go to pytest", verbs.test),
+    "emulate": ("emulated hosts on this machine, and what may happen to them; --help says more", verbs.emulate),
+    "doctor": ("say what this machine lacks, and how to get it", verbs.doctor),
     "simulate": ("run consensus under a virtual clock; --help says more", verbs.simulate),
 }
 
@@ -93,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_report(commands)
     add_bench(commands)
     add_influx(commands)
+    add_remote(commands)
 
     for name, (help_text, run) in _PASSED_ON.items():
         _add(commands, name, help_text, run)

@@ -26,7 +26,7 @@ from microchain.keys import Bundle, create_keys, write_whole
 from msgspec import Struct
 
 from control.errors import ControlError
-from control.inventory import Deployment, Device, Endpoint
+from control.inventory import Deployment, Device, Endpoint, HostKind
 
 __all__ = [
     "AUTHORITY_DAYS",
@@ -62,6 +62,7 @@ class Host(Struct, forbid_unknown_fields=True):
     name: str
     address: str
     validators: tuple[Validator, ...]
+    kind: HostKind = "board"
 
 
 class Enrolment(Struct, forbid_unknown_fields=True):
@@ -151,6 +152,7 @@ def _endpoint(host: Host, validator: Validator) -> Endpoint:
         host=host.name,
         api=f"https://{host.address}:{validator.api_port}",
         peer=f"{host.address}:{validator.peer_port}",
+        kind=host.kind,
     )
 
 

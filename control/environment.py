@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from microchain.machine import describe_machine
+
 from control.project import ROOT
 
-__all__ = ["describe_environment", "describe_host", "environment_line"]
+__all__ = ["describe_environment", "environment_line"]
 
 _PACKAGES = ("aiohttp", "ansible-core", "cryptography", "msgspec", "numpy", "pandas", "PyNaCl", "PyYAML", "uvloop")
 _MAX_DIFF = 1 << 20
 
 
 def describe_environment(root: Path = ROOT) -> dict[str, Any]:
-    """Return ``environment.json``: git, versions and host facts of the control machine."""
-    return {"git": _describe_git(root), "versions": _describe_versions(), "host": describe_host()}
-
-
-def describe_host() -> dict[str, Any]:
-    """Return the facts that matter to a timing: CPU model, cores, memory (bytes), kernel, Python, board."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "architecture": platform.machine(),
-        "kernel": f"{platform.system()} {platform.release()}",
-        "system": _system_name(),
-        "python": platform.python_version(),
-        "board": _board_model(),
-    }
+    """Return ``environment.json``: git, versions and the facts of the control machine; those of hosts come later."""
+    return {"git": _describe_git(root), "versions": _describe_versions(), "host": describe_machine()}
 
 
 def environment_line(environment: dict[str, Any] | None = None) -> str:
@@ -79,29 +65,3 @@ def _describe_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _cpu_model() -> str:
-    for line in _read("/proc/cpuinfo").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Model"):
-            return value.strip()
-    return platform.processor() or platform.machine()
-
-
-def _board_model() -> str | None:
-    return _read("/proc/device-tree/model").strip("\0\n ") or None
-
-
-def _system_name() -> str:
-    try:
-        return platform.freedesktop_os_release().get("PRETTY_NAME", "")
-    except OSError:
-        return ""
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""

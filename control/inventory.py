@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,17 +13,24 @@ from microchain.consensus.genesis import Parameters
 from msgspec import Meta, Struct
 
 from control.errors import UsageError
+from control.spec import HostSelection
 
-__all__ = ["Deployment", "Device", "Endpoint", "read_deployment"]
+__all__ = ["Deployment", "Device", "Endpoint", "HostKind", "read_deployment"]
+
+HostKind = Literal["board", "desktop"]
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
-    """One validator: the host that it runs on, its API's base URL and the address that its peers dial."""
+    """One validator: the host that it runs on, its API's base URL and the address that its peers dial.
+
+    ``kind`` is its host's: a host of the inventory's group ``desktops`` is a desktop, every other one a board.
+    """
 
     name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     host: str
     api: Annotated[str, Meta(pattern=r"^https?://")]
     peer: str = ""
+    kind: HostKind = "board"
 
 
 class Device(Struct, frozen=True, kw_only=True):
@@ -44,6 +51,12 @@ class Deployment(Struct, frozen=True, kw_only=True):
 
     def endpoint(self, name: str) -> Endpoint | None:
         return next((e for e in self.endpoints if e.name == name), None)
+
+    def select(self, hosts: HostSelection) -> tuple[Endpoint, ...]:
+        """Return the validators of boards, of desktops, or of all hosts, in the inventory's order, boards first."""
+        boards = tuple(endpoint for endpoint in self.endpoints if endpoint.kind == "board")
+        desktops = tuple(endpoint for endpoint in self.endpoints if endpoint.kind == "desktop")
+        return {"boards": boards, "desktops": desktops, "all": boards + desktops}[hosts]
 
     def validators_on(self, host: str) -> frozenset[str]:
         """Return the names of a host's validators."""

@@ -30,11 +30,11 @@ class CellState:
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
-        self.phase = "planned"
+        self.phase = "failed" if cell.refused else "planned"
         self.done = 0
         self.total = 0
-        self.message = ""
-        self.failed = False
+        self.message = cell.refused
+        self.failed = bool(cell.refused)
         self.started: float | None = None
         self.ended: float | None = None
 

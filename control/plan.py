@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from control.cells import combinations, expand
+from control.cells import Cell, expand
 from control.environment import describe_environment
 from control.errors import ControlError, UsageError
 from control.inventory import Deployment, read_deployment
@@ -44,14 +44,15 @@ def plan(experiment_file: Path, inventory: str, run_dir: Path | None = None, *, 
 
 
 def _check_deployment(experiment: Experiment, deployment: Deployment, inventory: str, file: str) -> None:
-    """UsageError names the cells that the deployment has too few validators or devices for."""
-    deployed = len(deployment.endpoints)
-    lacking = [c.id for c in combinations(experiment) if c.validators > deployed]
-    if lacking:
+    """UsageError if the deployment has too few validators for every cell, or too few devices."""
+    deployed, least = len(deployment.select(experiment.hosts)), min(experiment.validators)
+    if deployed < least:
+        on = "" if experiment.hosts == "all" else f" on {experiment.hosts}"
+        others = len(deployment.endpoints)
+        hint = f"; with 'hosts: all' there are {others}" if others >= least else ""
         raise UsageError(
-            f"{file}: {max(experiment.validators)} validators are asked for, and inventory '{inventory}' has "
-            f"{deployed} deployed; these cells can't run: {', '.join(lacking)}. "
-            f"Ask for at most {deployed}, or deploy more"
+            f"{file}: {least} validators{on} are asked for at least, and inventory '{inventory}' has {deployed} "
+            f"deployed: no cell can run. Deploy {least - deployed} more{hint}"
         )
     if experiment.devices > len(deployment.devices):
         raise UsageError(
@@ -71,10 +72,11 @@ def create_run(
 ) -> RunDirectory:
     """Make a run directory. UsageError if the deployment has too little for the experiment.
 
+    A cell that needs more validators than are deployed is marked as failed, with the arithmetic; the others can run.
     Everything is written beside the target and moved there, so that no half-made run directory is ever seen.
     """
     _check_deployment(experiment, deployment, inventory, shown_path(experiment_file))
-    names = [endpoint.name for endpoint in deployment.endpoints]
+    names = [endpoint.name for endpoint in deployment.select(experiment.hosts)]
     cells = expand(experiment, target.name, names, deployment.signature)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.draft")
@@ -89,20 +91,31 @@ def create_run(
         directory = draft / "cells" / cell.id
         directory.mkdir(parents=True)
         write_json(directory / "cell.json", cell)
+        if cell.refused:
+            write_json(directory / "outcome.json", _refusal(cell))
     if target.exists():
         target.rmdir()
     draft.rename(target)
     run = RunDirectory(target)
     for index, cell in enumerate(cells, 1):
         run.report(Progress(cell=cell.id, phase="planned", done=index, total=len(cells)))
+        if cell.refused:
+            run.report(Progress(cell=cell.id, phase="failed", message=cell.refused))
     return run
+
+
+def _refusal(cell: Cell) -> dict[str, object]:
+    """``outcome.json`` of a cell that planning refused."""
+    return {"cell": cell.id, "status": "failed", "refused": True, "message": cell.refused}
 
 
 def _describe_inventory(inventory: str, deployment: Deployment) -> dict[str, object]:
     return {
         "name": inventory,
         "signature": deployment.signature,
-        "validators": [{"name": e.name, "host": e.host, "api": e.api, "peer": e.peer} for e in deployment.endpoints],
+        "validators": [
+            {"name": e.name, "host": e.host, "kind": e.kind, "api": e.api, "peer": e.peer} for e in deployment.endpoints
+        ],
         "devices": [device.name for device in deployment.devices],
     }
 
@@ -123,7 +136,7 @@ def _continue_run(run: RunDirectory, experiment: Experiment, inventory: str) -> 
         raise UsageError(f"{run.path} was planned on inventory '{planned_on}', not '{inventory}'")
     cells = run.cells()
     for index, cell in enumerate(cells, 1):
-        if not run.is_cell_sealed(cell.id):
+        if not run.is_cell_sealed(cell.id) and not cell.refused:
             run.checksums.unlink(missing_ok=True)
             run.report(Progress(cell=cell.id, phase="planned", done=index, total=len(cells), message="continued"))
     return run
@@ -140,6 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ControlError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    for cell in run.cells():
+        if cell.refused:
+            print(f"{cell.id} is not run: {cell.refused}", file=sys.stderr)
     print(run.path)
     return 0
 

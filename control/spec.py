@@ -15,6 +15,7 @@ __all__ = [
     "MIN_TRANSACTION_BYTES",
     "Entry",
     "Experiment",
+    "HostSelection",
     "Name",
     "RateWorkload",
     "RoundsWorkload",
@@ -34,6 +35,7 @@ MIN_TRANSACTION_BYTES = 640
 """An RSA envelope with an empty payload takes about 350 bytes, a reading of the host's sensors up to 250."""
 
 Entry = Literal["spread", "one"]
+HostSelection = Literal["boards", "desktops", "all"]
 Size = int | str
 
 
@@ -75,7 +77,10 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,47}$")]
 
 
 class Experiment(Settings, frozen=True, kw_only=True):
-    """A checked experiment: sizes in bytes, each swept value a tuple. ``parameters`` are the overrides only."""
+    """A checked experiment: sizes in bytes, each swept value a tuple. ``parameters`` are the overrides only.
+
+    ``hosts``: on which hosts the validators run.
+    """
 
     name: Name
     description: str
@@ -89,6 +94,7 @@ class Experiment(Settings, frozen=True, kw_only=True):
     devices: int
     parameters: dict[str, Any]
     telemetry: TelemetrySettings
+    hosts: HostSelection = "boards"
 
 
 _SIZE = re.compile(r"^(\d{1,10})\s*(?:(B)|(K|KB|KiB)|(M|MB|MiB))?$", re.IGNORECASE)

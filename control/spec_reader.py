@@ -21,6 +21,7 @@ from control.spec import (
     MIN_COMMITTEE,
     MIN_TRANSACTION_BYTES,
     Experiment,
+    HostSelection,
     Name,
     RateWorkload,
     RoundsWorkload,
@@ -45,6 +46,7 @@ class _Source(Settings, frozen=True, kw_only=True):
     description: Annotated[str, Meta(max_length=2000)] = ""
     engine: Literal["microchain"] = "microchain"
     validators: int | list[int]
+    hosts: HostSelection = "boards"
     block_bytes: Size | list[Size]
     transaction_bytes: Size | list[Size]
     workload: Workload

@@ -24,7 +24,7 @@ from control.report import print_report
 from control.rundir import ANSIBLE_LOG, RunDirectory
 from control.runs import find_run, list_runs, read_verdict, show_run
 
-__all__ = ["demo", "experiment", "playbook", "run_experiment", "runs", "simulate", "test"]
+__all__ = ["demo", "doctor", "emulate", "experiment", "playbook", "run_experiment", "runs", "simulate", "test"]
 
 _DEMO = ROOT / "experiments" / "demo.yml"
 _WAIT_S = 0.25
@@ -39,6 +39,9 @@ def playbook(options: argparse.Namespace, console: Console) -> int:
 def experiment(options: argparse.Namespace, console: Console) -> int:
     """Plan and run an experiment with a live display, then print its tables and verdict."""
     run = plan(options.file, options.inventory, options.run_dir)
+    for cell in run.cells():
+        if cell.refused:
+            console.print(f"{cell.id} is not run: {cell.refused}", markup=False, soft_wrap=True)
     return run_experiment(run, options.file, options.inventory, console)
 
 
@@ -102,6 +105,16 @@ def test(options: argparse.Namespace, console: Console) -> int:
     """Run pytest, on two cores; tests that deploy take turns."""
     shared = ["-n", "2", "--dist", "loadgroup"]
     return _run_module("pytest", [*shared, *options.arguments], "tests failed")
+
+
+def emulate(options: argparse.Namespace, console: Console) -> int:
+    """Run the emulator's own command line; its exit codes are ours, and those of commands in hosts."""
+    return subprocess.run([sys.executable, "-m", "emulator", *options.arguments], check=False).returncode
+
+
+def doctor(options: argparse.Namespace, console: Console) -> int:
+    """Let the emulator look at this machine."""
+    return subprocess.run([sys.executable, "-m", "emulator", "doctor", *options.arguments], check=False).returncode
 
 
 def simulate(options: argparse.Namespace, console: Console) -> int:

@@ -1,7 +1,11 @@
-"""Wheels for the hosts: ``python -m control.wheelhouse --output DIR`` builds the node's and fetches what it needs.
+"""Wheels for the hosts: ``python -m control.wheelhouse --output DIR --kind KIND…`` builds and fetches what they need.
 
-Hosts install from these files alone: they need neither a package index nor pip, which comes as a wheel too. What has
-not changed is not made again: the node's wheel follows its sources, the others follow the pins.
+Hosts install from these files alone: they need neither a package index nor pip, which comes as a wheel too. All that
+hosts of one kind need is one archive; the node's own wheel, the same for all, is another. What has not changed is not
+made again: the node's wheel follows its sources, the others follow the pins.
+
+A kind is ``MACHINE-PYTHON``, such as ``aarch64-3.11``, or ``local`` for this machine with the Python that runs this;
+only for that may wheels be built where an index has none.
 """
 
 from __future__ import annotations
@@ -10,55 +14,95 @@ import argparse
 import hashlib
 import json
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from control.errors import ControlError
 from control.project import ROOT
 
-__all__ = ["Wheelhouse", "WheelhouseError", "find_wheelhouse", "main"]
+__all__ = ["LOCAL", "Archive", "Wheelhouse", "WheelhouseError", "find_wheelhouse", "main"]
+
+LOCAL = "local"
+
+_KIND = re.compile(r"^(?P<machine>x86_64|aarch64)-(?P<python>3\.\d{1,2})$")
+# What runs on glibc 2.34 and newer: Debian 12, Raspberry Pi OS 12, Ubuntu 22.04 and all after them.
+_PLATFORMS = ("manylinux2014", "manylinux_2_17", "manylinux_2_24", "manylinux_2_28", "manylinux_2_31", "manylinux_2_34")
 
 
 class WheelhouseError(ControlError):
     """Wheels could not be built or fetched; the message ends with what pip said."""
 
 
+class Archive(Struct, frozen=True, kw_only=True):
+    """A tar of wheels. ``name`` ends with the digest of what it was made from; ``error`` says why there is none."""
+
+    name: str
+    path: str
+    error: str = ""
+
+
 class Wheelhouse(Struct, frozen=True, kw_only=True):
-    """Two directories, each named by the digest of what it was made from."""
+    """What hosts install from."""
 
-    node: Path
+    node: Archive
     """The node's own wheel."""
-    dependencies: Path
-    """What the node needs, the extra packages, and pip."""
+    dependencies: dict[str, Archive]
+    """For each kind of host what the node needs, the extra packages, and pip."""
     missing: tuple[str, ...] = ()
-    """Which of the two are not made yet, or were made by this call."""
+    """The names of those that are not made yet, or were made by this call."""
 
 
-def find_wheelhouse(output: Path, extra: Sequence[str] = (), *, make: bool = True, root: Path = ROOT) -> Wheelhouse:
-    """Return the wheels for the present sources, with the ``extra`` packages; ``make`` those that are missing.
+def find_wheelhouse(
+    output: Path, kinds: Sequence[str], extra: Sequence[str] = (), *, make: bool = True, root: Path = ROOT
+) -> Wheelhouse:
+    """Return the archives for the present sources, with the ``extra`` packages; ``make`` those that are missing.
 
-    WheelhouseError if the package index can't be reached or the node's package can't be built.
+    Without wheels for one kind the others still have theirs. WheelhouseError if the node's package can't be built.
     """
-    node = root / "node"
-    pins = root / "requirements.txt"
-    machine = f"{platform.python_implementation()} {platform.python_version()} {platform.machine()}".encode()
-    wanted = Wheelhouse(
-        node=output / f"node-{_digest_files(_sources(node), node)}",
-        dependencies=output
-        / f"dependencies-{_digest([machine, *map(_read, (pins, node / 'pyproject.toml')), *_encode(extra)])}",
-    )
-    missing = tuple(name for name in ("dependencies", "node") if not getattr(wanted, name).is_dir())
-    if make and "dependencies" in missing:
-        _make(wanted.dependencies, lambda target: _fetch_dependencies(target, node, pins, extra))
-    if make and "node" in missing:
-        _make(wanted.node, lambda target: _pip("wheel", "--no-deps", "--no-build-isolation", "-w", target, node))
-    return Wheelhouse(node=wanted.node, dependencies=wanted.dependencies, missing=missing)
+    node, pins = root / "node", root / "requirements.txt"
+    missing: list[str] = []
+
+    def provide(name: str, stem: str, fill: Callable[[Path], None]) -> Archive:
+        path = output / f"{name}.tar"
+        if not path.exists():
+            missing.append(name)
+            if make:
+                _make(path, stem, fill)
+        return Archive(name=name, path=str(path))
+
+    def provide_for(kind: str) -> Archive:
+        stem = f"dependencies-{kind}"
+        try:
+            version = _version(kind)
+            name = f"{stem}-{_digest([*map(_read, (pins, node / 'pyproject.toml')), *_encode((version, *extra))])}"
+            return provide(name, stem, lambda target: _fetch(target, kind, node, pins, extra))
+        except WheelhouseError as error:
+            return Archive(name=stem, path="", error=str(error))
+
+    dependencies = {kind: provide_for(kind) for kind in sorted(set(kinds))}
+    sources = _digest_files(_sources(node), node)
+    own = provide(f"node-{sources}", "node", lambda target: _build(target, node))
+    return Wheelhouse(node=own, dependencies=dependencies, missing=tuple(missing))
+
+
+def _version(kind: str) -> str:
+    """Return what the wheels of a kind depend on beside the pins; WheelhouseError if it is no kind."""
+    if kind == LOCAL:
+        return f"{platform.python_implementation()} {platform.python_version()} {platform.machine()}"
+    if not _KIND.match(kind):
+        raise WheelhouseError(
+            f"there are no wheels for '{kind}': hosts are x86_64 or aarch64 with Python 3.11 or newer"
+        )
+    return " ".join((kind, *_PLATFORMS))
 
 
 def _sources(node: Path) -> list[Path]:
@@ -89,22 +133,37 @@ def _encode(texts: Iterable[str]) -> list[bytes]:
     return [text.encode() for text in texts]
 
 
-def _make(target: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a directory beside the target, move it there when it is whole, and remove the ones it replaces."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    kind = target.name.partition("-")[0]
-    draft = target.with_name(f".{kind}.draft")
+def _make(path: Path, stem: str, fill: Callable[[Path], None]) -> None:
+    """Fill a directory, pack it, move the archive to its place when it is whole, and remove those it replaces."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft, packed = path.with_name(f".{stem}.draft"), path.with_name(f".{stem}.tar")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
-    fill(draft)
-    for outdated in target.parent.glob(f"{kind}-*"):
-        shutil.rmtree(outdated)
-    draft.rename(target)
+    try:
+        fill(draft)
+        with tarfile.open(packed, "w") as archive:
+            for wheel in sorted(draft.iterdir()):
+                archive.add(wheel, wheel.name)
+    finally:
+        shutil.rmtree(draft)
+    for outdated in path.parent.glob(f"{stem}-*.tar"):
+        outdated.unlink()
+    packed.rename(path)
 
 
-def _fetch_dependencies(target: Path, node: Path, pins: Path, extra: Sequence[str]) -> None:
+def _build(target: Path, node: Path) -> None:
+    _pip("wheel", "--no-deps", "--no-build-isolation", "-w", target, node)
+
+
+def _fetch(target: Path, kind: str, node: Path, pins: Path, extra: Sequence[str]) -> None:
     project = tomllib.loads(_read(node / "pyproject.toml").decode())["project"]
-    _pip("wheel", "-w", target, "--constraint", pins, *project["dependencies"], *extra, "pip")
+    wanted = ["--constraint", pins, *project["dependencies"], *extra, "pip"]
+    if kind == LOCAL:
+        _pip("wheel", "-w", target, *wanted)
+        return
+    machine, _, python = kind.partition("-")
+    platforms = [f"--platform={name}_{machine}" for name in _PLATFORMS]
+    _pip("download", "-d", target, "--only-binary=:all:", f"--python-version={python}", *platforms, *wanted)
 
 
 def _pip(*arguments: str | Path) -> None:
@@ -117,17 +176,17 @@ def _pip(*arguments: str | Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m control.wheelhouse", description=__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="where the directories of wheels are kept")
+    parser.add_argument("--output", type=Path, required=True, help="where the archives are kept")
+    parser.add_argument("--kind", action="append", default=[], help="of a host, such as aarch64-3.11, or local")
     parser.add_argument("--extra", action="append", default=[], help="one more package, pinned in requirements.txt")
     parser.add_argument("--check", action="store_true", help="make nothing, only say what is missing")
     options = parser.parse_args(arguments)
     try:
-        wheels = find_wheelhouse(options.output.resolve(), options.extra, make=not options.check)
+        wheels = find_wheelhouse(options.output.resolve(), options.kind, options.extra, make=not options.check)
     except ControlError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    answer = {"node": str(wheels.node), "dependencies": str(wheels.dependencies), "missing": wheels.missing}
-    print(json.dumps(answer))
+    print(json.dumps(msgspec.to_builtins(wheels)))
     return 0
 
 

@@ -115,8 +115,9 @@ class StatusRequest(_Request):
 
 
 class DiscardRequest(_Request):
-    """Removes one cell, or all that cells have left."""
+    """Removes one cell, or all that cells have left; ``archives`` is where they were packed."""
 
+    archives: Path
     cell: CellName | None = None
 
 
@@ -236,6 +237,8 @@ def collect(request: CollectRequest) -> dict[str, Any]:
                     archive.add(path, f"{validator.name}/{path.name}")
             if (data / "spool").is_dir():
                 archive.add(data / "spool", f"{validator.name}/spool")
+    # For the group of its directory: the operator's user, who fetches it.
+    request.archive.chmod(0o640)
     return {"changed": True, "validators": [v.name for v in there], "problems": [p for p in problems if p]}
 
 
@@ -255,16 +258,19 @@ def _write_digest(request: CollectRequest, validator: Validator) -> str:
 
 def discard(request: DiscardRequest) -> dict[str, Any]:
     """Remove the ledgers, spools and genesis of one cell, or, with the configuration, of all; keys stay."""
-    return {"changed": _discard(request, request.cell)}
+    packed = list(request.archives.glob(f"{request.cell or '*'}.tar.gz"))
+    for archive in packed:
+        archive.unlink()
+    return {"changed": _discard(request, request.cell) or bool(packed)}
 
 
 def _discard(request: _Request, cell: str | None) -> bool:
     homes = [path for path in (request.root / "validators").glob("*") if path.is_dir()]
     if cell is None:
-        doomed = [request.root / "cells", request.root / "collected"]
+        doomed = [request.root / "cells"]
         doomed += [home / name for home in homes for name in ("data", "config.toml", "node.log", "node.log.1")]
     else:
-        doomed = [request.root / "cells" / cell, request.root / "collected" / f"{cell}.tar.gz"]
+        doomed = [request.root / "cells" / cell]
         doomed += [home / "data" / cell for home in homes]
     # A token is on a host only while it is needed.
     doomed += [home / name for home in homes for name in ("influx.token", "influx-ca.pem")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -206,6 +207,16 @@ MARK = "block,cell=k4-b128k,event=rejected"
 def a_failed_cell(root: Path) -> Path:
     path = make_run(root)
     write(path / CELL / "outcome.json", {"status": "failed", "drained": False, "message": "2 of 4 are not ready"})
+    return path
+
+
+@provokes(Cause.CELL_REFUSED)
+def a_cell_that_planning_refused(root: Path) -> Path:
+    path = make_run(root)
+    refused = path / "cells" / "k16-b128k"
+    refused.mkdir()
+    write(refused / "cell.json", {**json.loads((path / CELL / "cell.json").read_text()), "id": "k16-b128k"})
+    write(refused / "outcome.json", {"status": "failed", "refused": True, "message": "it needs 16 validators"})
     return path
 
 

@@ -238,6 +238,7 @@ class StandInNode:
             "uptime_s": 1.5,
             "rss_bytes": 50 << 20,
             "cpu_s": 0.5,
+            "board": {"cpu_percent": 12.5, "temperature_c": 48.3, "throttled": 0, "throttled_now": False},
             "telemetry": {"points": 10, "dropped": 0},
             "accepted_total": len(self.known),
             "finalized_transactions_total": 0,

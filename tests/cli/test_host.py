@@ -66,7 +66,7 @@ def test_the_next_cell_without_a_server_streams_nothing_and_keeps_no_token(host:
 @pytest.mark.parametrize("request_", [{"cell": "run-c1"}, {}])
 def test_discard_takes_the_token_away(host: Host, request_: dict[str, str]) -> None:
     host.set_cell(url="https://10.0.0.1:8086", org="o", bucket="b", token=TOKEN, ca="PEM")
-    assert host.ask("discard", **request_)[0] == 0
+    assert host.ask("discard", archives=str(host.root / "collected"), **request_)[0] == 0
     assert not list(host.home.glob("influx*")) and not (host.home / "data" / "run-c1").exists()
 
 
@@ -84,8 +84,11 @@ def test_collect_brings_the_cursor_and_the_refused_lines_but_no_token(host: Host
     archive = host.root / "collected" / "run-c1.tar.gz"
     code, _ = host.ask("collect", cell="run-c1", archive=str(archive))
     assert code == 0
+    assert archive.stat().st_mode & 0o777 == 0o640  # the operator fetches it as a member of its group
     with tarfile.open(archive) as packed:
         names = set(packed.getnames())
         content = b"".join(file.read() for member in packed if (file := packed.extractfile(member)))
     assert {"v1/shipper.json", "v1/rejected.lp", "v1/spool/1-0.lp", "v1/config.toml"} <= names
     assert TOKEN.encode() not in content
+    host.ask("discard", cell="run-c1", archives=str(archive.parent))
+    assert not archive.exists()

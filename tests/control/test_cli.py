@@ -31,6 +31,8 @@ VERBS = [
     "test",
     "bench",
     "influx",
+    "exec",
+    "logs",
     "simulate",
     "runs",
     "report",

@@ -14,8 +14,10 @@ from microchain.genesis_file import load_genesis
 from control.cells import CellRounds
 from control.errors import UsageError
 from control.genesis import write_genesis
-from control.inventory import Deployment
+from control.inventory import Deployment, HostKind
+from control.live import RunView
 from control.plan import main, plan
+from control.project import ROOT
 from control.rundir import RunDirectory, read_cell
 from tests.control.deployment import SPEC, endpoints, make_project, write_spec
 
@@ -88,11 +90,87 @@ def test_the_command_reports_a_wrong_file_with_exit_code_2(project: Path, capsys
     assert "key 'validators' is missing" in capsys.readouterr().err
 
 
-def test_too_few_validators_name_the_cells_that_cannot_run(project: Path) -> None:
+def test_a_cell_without_enough_validators_is_refused_with_the_arithmetic_and_the_others_run(project: Path) -> None:
+    run = plan(write_spec(project, SPEC.replace("[4]", "[4, 20]")), "local", root=project)
+    small, large = run.cells()
+    assert (small.refused, large.refused) == (
+        "",
+        "it needs 20 validators and the deployment's boards have 5: 15 are missing",
+    )
+    assert not (run.cell(small.id) / "outcome.json").exists()
+    outcome = json.loads((run.cell(large.id) / "outcome.json").read_text())
+    assert (outcome["status"], outcome["refused"], outcome["message"]) == ("failed", True, large.refused)
+    progress = [(p["cell"], p["phase"]) for p in map(json.loads, run.progress.read_text().splitlines())]
+    assert progress == [(small.id, "planned"), (large.id, "planned"), (large.id, "failed")]
+    view = RunView(run.name, run.cells())
+    assert view.failures() == [f"{large.id} failed: {large.refused}"] and " 1/2 cells" in view.headline(view.began)
+
+
+def test_a_refused_cell_is_not_continued(project: Path) -> None:
     spec = write_spec(project, SPEC.replace("[4]", "[4, 20]"))
-    with pytest.raises(UsageError, match=r"20 validators are asked for.* has 5 deployed.*: k20-b8K-t1K-r1\. Ask"):
+    run = plan(spec, "local", root=project)
+    plan(spec, "local", run.path, root=project)
+    continued = [p for p in map(json.loads, run.progress.read_text().splitlines()) if p["message"] == "continued"]
+    assert [p["cell"] for p in continued] == ["k4-b8K-t1K-r1"]
+
+
+def test_without_a_cell_that_can_run_there_is_no_run(project: Path) -> None:
+    spec = write_spec(project, SPEC.replace("[4]", "[20, 8]"))
+    with pytest.raises(UsageError, match=r"8 validators on boards are asked for.* has 5 deployed.*Deploy 3 more$"):
         plan(spec, "local", root=project)
     assert not (project / "runs").exists()
+
+
+def with_desktops(project: Path, count: int) -> None:
+    """Let the first ``count`` of the validators be a desktop's."""
+    deployment = msgspec.json.decode(endpoints(project).read_bytes(), type=Deployment)
+    kinds: list[HostKind] = ["desktop" if index < count else "board" for index in range(len(deployment.endpoints))]
+    changed = tuple(
+        msgspec.structs.replace(endpoint, kind=kind, host=kind)
+        for endpoint, kind in zip(deployment.endpoints, kinds, strict=True)
+    )
+    endpoints(project).write_bytes(msgspec.json.encode(msgspec.structs.replace(deployment, endpoints=changed)))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [("", (5, 6, 7, 8)), ("boards", (5, 6, 7, 8)), ("desktops", (1, 2, 3, 4)), ("all", (5, 6, 7, 8))],
+)
+def test_committees_are_taken_from_the_chosen_hosts(tmp_path: Path, hosts: str, expected: tuple[int, ...]) -> None:
+    project = make_project(tmp_path, 9)
+    with_desktops(project, 4)
+    spec = write_spec(project, SPEC + (f"hosts: {hosts}\n" if hosts else ""))
+    (cell,) = plan(spec, "local", root=project).cells()
+    assert cell.validators == tuple(f"validator-{number}" for number in expected)
+
+
+def test_all_hosts_are_boards_first_and_then_desktops(tmp_path: Path) -> None:
+    project = make_project(tmp_path, 6)
+    with_desktops(project, 3)
+    (cell,) = plan(write_spec(project, SPEC.replace("[4]", "6") + "hosts: all\n"), "local", root=project).cells()
+    assert cell.validators == tuple(f"validator-{number}" for number in (4, 5, 6, 1, 2, 3))
+
+
+def test_too_few_boards_hint_at_the_desktops(tmp_path: Path) -> None:
+    project = make_project(tmp_path, 6)
+    with_desktops(project, 4)
+    with pytest.raises(UsageError, match=r"on boards.* has 2 deployed.*Deploy 2 more; with 'hosts: all' there are 6"):
+        plan(write_spec(project), "local", root=project)
+
+
+def test_five_boards_run_what_they_can_of_the_chapters_experiments(tmp_path: Path) -> None:
+    project = make_project(tmp_path, 10)
+    with_desktops(project, 5)
+    cells = {
+        name: plan(ROOT / "experiments" / f"{name}.yml", "local", project / name, root=project).cells()
+        for name in ("committee-latency", "block-throughput")
+    }
+    assert {cell.id: bool(cell.refused) for cell in cells["committee-latency"]} == {
+        f"k{size}-b128K-t{transaction}-r1": size > 5 for size in (4, 8, 12, 16) for transaction in ("1K", "128K")
+    }
+    assert not any(cell.refused for cell in cells["block-throughput"])
+    with pytest.raises(UsageError, match=r"21 validators are asked for at least.* has 10 deployed.*Deploy 11 more$"):
+        plan(ROOT / "experiments" / "full-testbed.yml", "local", root=project)
 
 
 def test_too_few_devices_are_refused(project: Path) -> None:

@@ -101,8 +101,14 @@ def test_teardown_leaves_nothing(deployed: TestbedCopy) -> None:
     foreseen = deployed.play("teardown", "--check")
     assert foreseen.code == 0, foreseen.output
     assert deployed.processes() != []
+    found = deployed.play("verify-clean")
+    assert found.code == 2
+    assert f"{deployed.deployed} is there" in found.text and "supervisord" in found.text
     done = deployed.play("teardown")
     assert done.code == 0, done.output
+    clean = deployed.play("verify-clean")
+    assert clean.code == 0, clean.output
+    assert clean.recap["local"]["changed"] == 0 and "local is clean" in clean.text
     assert deployed.processes() == []
     assert not deployed.deployed.exists()
     assert not [path for path in deployed.files() if path.startswith(".cache/")]
@@ -145,9 +151,12 @@ def test_an_unreachable_host_does_not_keep_the_others_from_being_deployed(projec
     _write_inventory_with_ghost(project.root / "inventory" / "ghost")
     try:
         done = project.play("deploy", inventory="ghost")
-        assert done.code == 4
-        assert done.recap["ghost"]["unreachable"] == 1
+        assert done.code == 2
+        assert done.recap["ghost"]["failed"] == 1
         assert done.recap["local"]["failed"] == 0
+        # Also at the very end, below the output of the others.
+        named = done.text.rpartition("Name the hosts that were left out")[2]
+        assert "ghost: it does not answer at 127.0.0.1: is it switched on" in named
         state = project.root / ".cache" / "ghost" / "control" / "endpoints.json"
         hosts = {endpoint["host"] for endpoint in json.loads(state.read_bytes())["endpoints"]}
         assert hosts == {"local"}

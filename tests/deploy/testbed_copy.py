@@ -68,8 +68,10 @@ class TestbedCopy:
 
     def copy_wheels(self) -> None:
         """Begin with what the project has fetched for its hosts, if it has; the node's own wheel is built here."""
-        for fetched in (ROOT / ".cache" / "wheels").glob("dependencies-*"):
-            shutil.copytree(fetched, self.root / ".cache" / "wheels" / fetched.name)
+        wheels = self.root / ".cache" / "wheels"
+        wheels.mkdir(parents=True)
+        for fetched in (ROOT / ".cache" / "wheels").glob("dependencies-*.tar"):
+            shutil.copy2(fetched, wheels / fetched.name)
 
     def command(self, name: str, *arguments: str, inventory: str = "local") -> list[str]:
         program = str(Path(sys.executable).with_name("ansible-playbook"))

@@ -189,6 +189,16 @@ def test_a_host_name_that_no_tag_can_hold_is_refused_at_the_start(tmp_path: Path
         open_recorder(tmp_path, host="a\\b")
 
 
+def test_the_newest_board_is_at_hand_without_what_it_does_not_tell(tmp_path: Path) -> None:
+    recorder = open_recorder(tmp_path)
+    assert recorder.last_board == {}
+    recorder.board(1)
+    board = recorder.last_board
+    assert {"cpu_percent", "load1", "memory_total_bytes", "memory_available_bytes"} <= board.keys()
+    assert None not in board.values()
+    recorder.close(2)
+
+
 def test_board_and_trace_may_run_in_different_threads(tmp_path: Path) -> None:
     recorder = open_recorder(tmp_path)
 

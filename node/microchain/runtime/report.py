@@ -55,6 +55,7 @@ def build_status(node: Node) -> dict[str, Any]:
         "uptime_s": node.uptime_s,
         "rss_bytes": measure_rss(),
         "cpu_s": time.process_time(),
+        "board": dict(node.recorder.last_board),
         "telemetry": {"points": node.recorder.points, "dropped": node.recorder.dropped, **_shipping(node)},
         "accepted_total": node.actions.accepted,
         "finalized_transactions_total": node.actions.finalized,

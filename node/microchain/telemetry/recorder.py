@@ -70,6 +70,7 @@ class Recorder:
         self._series: dict[tuple[str, str], _Series] = {}
         self._shift_ns = 0
         self._sampler = BoardSampler()
+        self._board: dict[str, FieldValue] = {}
         encode_series("spool", self._tags)
 
     @property
@@ -81,6 +82,11 @@ class Recorder:
     def dropped(self) -> int:
         """Points given up so far."""
         return self.spool.dropped
+
+    @property
+    def last_board(self) -> Mapping[str, FieldValue]:
+        """The fields of the newest ``board`` point; empty before the first."""
+        return self._board
 
     def trace(self, trace: TransactionTrace | BlockTrace | VoteTrace, at: int) -> None:
         """Record what the engine reports."""
@@ -130,7 +136,9 @@ class Recorder:
 
     def board(self, at: int) -> None:
         """Record how the host, this process and this spool are."""
-        self._point("board", "", "", self._sampler.sample(), at)
+        board = self._sampler.sample()
+        self._board = {name: value for name, value in board.items() if value is not None}
+        self._point("board", "", "", board, at)
         self._point("process", "", "", self._sampler.process(), at)
         self._point("spool", "", "", self._spool_fields(self.points, self.dropped, closed=False), at)
 

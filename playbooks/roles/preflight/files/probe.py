@@ -1,6 +1,8 @@
-"""Looks at the inventory and at a host before anything is changed: prints {"problems": [sentence, ...]}.
+"""Looks at the inventory and at a host before anything is changed.
 
-Run with the host's own Python, whatever its version; the request (JSON) is the only argument.
+Prints {"problems": [sentence, ...], "kind": MACHINE-PYTHON or "local", "python": VERSION, "installed": {"dependencies",
+"node"}}. Run with the host's own Python, whatever its version, as the user who will change things; the request (JSON)
+is the only argument.
 """
 
 from __future__ import annotations
@@ -9,23 +11,27 @@ import contextlib
 import errno
 import json
 import os
+import platform
 import re
 import shutil
 import socket
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 OLDEST = (3, 11)
+MACHINES = ("x86_64", "aarch64")
 
 
 def find_problems(request: dict[str, Any]) -> list[str]:
-    return find_inventory_problems(request["names"], request["ports"]) + find_host_problems(request)
+    return find_inventory_problems(request) + find_host_problems(request)
 
 
-def find_inventory_problems(names: list[str], ports: list[int]) -> list[str]:
-    """Check the names of all validators of the inventory, and the ports of this host."""
+def find_inventory_problems(request: dict[str, Any]) -> list[str]:
+    """Check the names of all validators of the inventory, its addresses, and the ports of this host."""
+    names, ports, addresses = request["names"], request["ports"], request["addresses"]
     problems = [f"{name} is in the inventory twice: give each validator a name of its own" for name in repeated(names)]
     problems += [f"port {port} is given twice on this host: give each its own" for port in repeated(ports)]
     problems += [
@@ -36,6 +42,10 @@ def find_inventory_problems(names: list[str], ports: list[int]) -> list[str]:
     problems += [
         f"port {port} is impossible: take one from 1024 to 65535" for port in ports if not 1024 <= port <= 65535
     ]
+    address = request["address"]
+    same = sorted(host for host, other in addresses.items() if other == address)
+    if len(same) > 1 and not is_loopback(address):
+        problems.append(f"{' and '.join(same)} have the same address {address}: correct the inventory")
     return problems
 
 
@@ -43,22 +53,66 @@ def repeated(values: list[Any]) -> list[Any]:
     return [value for value, count in Counter(values).items() if count > 1]
 
 
+def is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address in ("::1", "localhost")
+
+
 def find_host_problems(request: dict[str, Any]) -> list[str]:
     root = Path(request["root"])
-    problems = []
-    if sys.version_info < OLDEST:
-        found, wanted = sys.version.split()[0], ".".join(map(str, OLDEST))
-        problems.append(f"Python {found} is too old: install {wanted} or newer, or set ansible_python_interpreter")
-    there = next(path for path in (root, *root.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        problems.append(
-            f"{there} can't be written by this user: change its owner, or set testbed_root to another place"
-        )
+    problems = find_system_problems(request)
+    for place in [root, *map(Path, request["places"])]:
+        problems += find_place_problems(place)
+    if len(root.parts) < 3:
+        problems.append(f"testbed_root is {root}, and would be removed by a teardown: take one such as /opt/microchain")
+    there = existing(root)
     free = shutil.disk_usage(there).free >> 20
     if free < request["free_mb"]:
         problems.append(f"only {free} MB are free at {there}, {request['free_mb']} are needed: make room")
     ports = sorted({port for port in request["ports"] if 1024 <= port <= 65535})
     return problems + find_port_problems(request["address"], ports, f"{root}/env/")
+
+
+def find_system_problems(request: dict[str, Any]) -> list[str]:
+    """Check processor, Python, service manager and clock."""
+    problems = []
+    if sys.version_info < OLDEST:
+        found, wanted = sys.version.split()[0], ".".join(map(str, OLDEST))
+        problems.append(f"Python {found} is too old: install {wanted} or newer, or set ansible_python_interpreter")
+    if not request["local"] and (platform.machine() not in MACHINES or sys.maxsize < 2**32):
+        bits = "64" if sys.maxsize > 2**32 else "32"
+        problems.append(
+            f"its system is for {platform.machine()} ({bits} bit), there are wheels for {' and '.join(MACHINES)}:"
+            " install a 64-bit system"
+        )
+    if request["systemd"] and not Path("/run/systemd/system").is_dir():
+        problems.append("systemd does not run here: install a system with it, or set service_backend to supervisor")
+    behind = request["now"] - time.time()
+    if request["clock_s"] and abs(behind) > request["clock_s"]:
+        problems.append(
+            f"its clock is {format_span(abs(behind))} {'behind' if behind > 0 else 'ahead of'} this machine's:"
+            " set it (sudo date --set), or let it follow a time server (time_sync: true)"
+        )
+    return problems
+
+
+def format_span(seconds: float) -> str:
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def existing(path: Path) -> Path:
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def find_place_problems(place: Path) -> list[str]:
+    there = existing(place)
+    if there.is_dir() and os.statvfs(there).f_flag & os.ST_RDONLY:
+        return [f"{there} is on a read-only file system: look at dmesg for a failing SD card, and reboot it"]
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return [f"{there} can't be written by this user: change its owner, or set testbed_root to another place"]
+    return []
 
 
 def find_port_problems(address: str, ports: list[int], ours: str) -> list[str]:
@@ -109,5 +163,23 @@ def find_owners() -> dict[int, str]:
     return owners
 
 
+def read_installed(root: Path) -> dict[str, str]:
+    """Return what role python_env has noted: from which archives the environment was made, with which Python."""
+    installed = {}
+    for name in ("dependencies", "node"):
+        with contextlib.suppress(OSError):
+            installed[name] = (root / "env" / f".{name}").read_text()
+    return installed if os.access(root / "env" / "bin" / "python", os.X_OK) else {}
+
+
+def look(request: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "problems": find_problems(request),
+        "kind": "local" if request["local"] else f"{platform.machine()}-{sys.version_info[0]}.{sys.version_info[1]}",
+        "python": sys.version.split()[0],
+        "installed": read_installed(Path(request["root"])),
+    }
+
+
 if __name__ == "__main__":
-    print(json.dumps({"problems": find_problems(json.loads(sys.argv[1]))}))
+    print(json.dumps(look(json.loads(sys.argv[1]))))

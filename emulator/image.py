@@ -1,0 +1,142 @@
+"""The base image: one root file system of Debian, made once by mmdebstrap, which all hosts share and none changes."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from emulator.commands import ENVIRONMENT, run
+from emulator.errors import EmulationFailed
+from emulator.files import remove_tree
+from emulator.settings import Settings
+
+__all__ = ["RELEASES", "STAMP", "USER", "base_image", "base_path", "remove_drafts"]
+
+RELEASES = ("bookworm", "trixie")  # what Raspberry Pi OS 12 and 13 are made from
+USER = "pi"
+STAMP = "etc/testbed-base"  # says what an image was made from
+
+# About what Raspberry Pi OS Lite has, of what playbooks may ask for; hosts have no internet to install it from.
+_PACKAGES = (
+    "systemd,systemd-sysv,dbus,udev,libpam-systemd,openssh-server,sudo,ca-certificates,procps,acl,cron,tzdata,"
+    "python3,python3-venv,python3-apt,python3-packaging,iproute2,iputils-ping,ethtool,nftables,rsync"
+)
+# They make no sense without hardware of one's own, or would work at odd moments of a measurement.
+_MASKED = (
+    "apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer "
+    "systemd-networkd.service systemd-networkd-wait-online.service systemd-resolved.service systemd-timesyncd.service "
+    "systemd-udevd.service getty@tty1.service console-getty.service"
+)
+_SSHD = "UseDNS no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxStartups 100\n"
+_FREE_GB = 1.5
+_LOG_LINES = 8
+_RECIPE = hashlib.sha256("\n".join((_PACKAGES, _MASKED, _SSHD)).encode()).hexdigest()
+
+
+def base_path(settings: Settings, release: str) -> Path:
+    return settings.images / f"base-{release}"
+
+
+def base_image(settings: Settings, release: str, say: Callable[[str], None], passing: Callable[[str], None]) -> Path:
+    """Return the image of a release, making it first if there is none or it was made from other packages.
+
+    ``say`` gets a line when something begins or ends, ``passing`` one for what goes on. EmulationFailed with the end of
+    the log if it can't be made; nothing is left half made.
+    """
+    base = base_path(settings, release)
+    settings.images.mkdir(parents=True, exist_ok=True)
+    with (settings.images / f"base-{release}.lock").open("w") as lock:  # of two at once the second finds it done
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _is_current(base, release):
+            return base
+        free = shutil.disk_usage(settings.images).free / 1e9
+        if free < _FREE_GB:
+            raise EmulationFailed(f"{free:.1f} GB are free at {settings.images}, the image needs {_FREE_GB}: make room")
+        draft = settings.images / f"base-{release}.new"
+        remove_tree(draft)
+        say(f"making the base image of {release}, once, one or two minutes")
+        began = time.monotonic()
+        _bootstrap(release, draft, settings.images / f"base-{release}.log", passing)
+        _configure(draft, release)
+        remove_tree(base)
+        draft.rename(base)
+        say(f"made the base image of {release} in {time.monotonic() - began:.0f} s: {base}")
+    return base
+
+
+def remove_drafts(settings: Settings) -> None:
+    """Delete what a making that was killed left, unless one goes on."""
+    for draft in settings.images.glob("base-*.new"):
+        with draft.with_suffix(".lock").open("w") as lock, suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_tree(draft)
+
+
+def _is_current(base: Path, release: str) -> bool:
+    """Is there an image, of this recipe and this machine's architecture?"""
+    try:
+        return (base / STAMP).read_text() == _stamp(release)
+    except OSError:
+        return False
+
+
+def _stamp(release: str) -> str:
+    return f"{release} {_RECIPE} {platform.machine()}\n"
+
+
+def _bootstrap(release: str, target: Path, log: Path, passing: Callable[[str], None]) -> None:
+    command = ["mmdebstrap", "--variant=minbase", f"--include={_PACKAGES}", release, str(target)]
+    if mirror := os.environ.get("TESTBED_EMULATOR_MIRROR"):
+        command.append(mirror)
+    environment = ENVIRONMENT | {k: v for k, v in os.environ.items() if k.lower().endswith("_proxy")}
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment,
+        )
+    except FileNotFoundError:
+        raise EmulationFailed("mmdebstrap is not installed: 'apt-get install mmdebstrap'") from None
+    lines = []
+    with process:
+        for line in process.stdout or ():
+            lines.append(line)
+            if line.startswith("I: "):
+                passing(line[3:].strip())
+    log.write_text("".join(lines))
+    if process.returncode:
+        remove_tree(target)
+        raise EmulationFailed(f"mmdebstrap failed; the end of {log} says:\n{''.join(lines[-_LOG_LINES:])}")
+
+
+def _configure(root: Path, release: str) -> None:
+    """Make a machine of it that a lab's Pi is like: the user, SSH by key only, no internet."""
+    run("chroot", str(root), "useradd", "--create-home", "--shell", "/bin/bash", USER)
+    sudoers = root / "etc" / "sudoers.d" / "010_pi-nopasswd"  # as Raspberry Pi OS calls it
+    sudoers.write_text(f"{USER} ALL=(ALL) NOPASSWD: ALL\n")
+    sudoers.chmod(0o440)
+    (root / "etc" / "ssh" / "sshd_config.d" / "lab.conf").write_text(_SSHD)
+    for key in (root / "etc" / "ssh").glob("ssh_host_*"):
+        key.unlink()  # each host gets its own
+    for unit in _MASKED.split():
+        link = root / "etc" / "systemd" / "system" / unit
+        link.unlink(missing_ok=True)
+        link.symlink_to("/dev/null")
+    (root / "etc" / "apt" / "sources.list").write_text("# no internet here\n")
+    for name in ("machine-id", "resolv.conf"):
+        path = root / "etc" / name
+        path.unlink(missing_ok=True)
+        path.write_text("")
+    (root / STAMP).write_text(_stamp(release))

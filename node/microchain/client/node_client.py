@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 _MAX_EVENT = 16 << 20
+_MAX_ANSWER = 32 << 20
+"""A block of the largest size, with its transactions in base64, takes half of it."""
+
 _LARGE_BODY = 1 << 20
 _POLL_S = 0.1
 _HEARTBEAT_S = 20.0
@@ -114,7 +117,8 @@ def client_context(ca_file: Path) -> ssl.SSLContext:
 class NodeClient:
     """``async with NodeClient(url, ca_file=..., token=...) as node``: every call raises NodeError or Unreachable.
 
-    Without ``ca_file`` the system's authorities are trusted (or the URL is plain http). ``timeout_s`` bounds each call.
+    Without ``ca_file`` the system's authorities are trusted (or the URL is plain http). ``timeout_s`` bounds each call,
+    ``max_answer`` the bytes of its answer: what is larger is a NodeError, and not read on.
     """
 
     def __init__(
@@ -125,12 +129,14 @@ class NodeClient:
         token: str | None = None,
         timeout_s: float = 30.0,
         connections: int = 4,
+        max_answer: int = _MAX_ANSWER,
     ) -> None:
         self.url = url.rstrip("/")
         self._context = True if ca_file is None else client_context(ca_file)
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._connections = connections
+        self._max_answer = max_answer
         self._opened: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -266,6 +272,7 @@ class NodeClient:
                 timeout=self._timeout,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=("User-Agent", "Accept-Encoding"),
+                auto_decompress=False,  # we ask for none, and a little could become much
             )
         return self._opened
 
@@ -285,12 +292,22 @@ class NodeClient:
         headers = self._headers if content_type is None else {**self._headers, "Content-Type": content_type}
         try:
             async with self._session.request(method, self.url + path, data=body, headers=headers) as response:
-                answer = await response.read()
+                answer = await self._read(response)
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(error) from None
         if response.status >= 400:
             raise _to_error(self.url + path, response, answer)
         return answer
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        answer = bytearray()
+        async for part in response.content.iter_any():
+            answer += part
+            if len(answer) > self._max_answer:
+                response.close()
+                message = f"the answer is larger than {self._max_answer} bytes; is this a validator's address?"
+                raise NodeError(str(response.url), response.status, "not_the_api", message)
+        return bytes(answer)
 
     def _unreachable(self, error: Exception) -> Unreachable:
         if isinstance(error, aiohttp.ClientConnectorCertificateError):

@@ -19,6 +19,7 @@ __all__ = [
     "Member",
     "Parameters",
     "RegistryEntry",
+    "Sortition",
     "compute_weights",
     "decode_genesis",
     "encode_genesis",
@@ -28,6 +29,13 @@ __all__ = [
 
 class GenesisError(ProtocolError):
     """A genesis document that no chain can start from."""
+
+
+class Sortition(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A committee drawn for each dynasty: how many members are expected, and without how many there is none."""
+
+    expected_members: Annotated[int, Meta(ge=4, le=512)]
+    minimum: Annotated[int, Meta(ge=4, le=512)] = 4
 
 
 class Parameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,6 +57,9 @@ class Parameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     signature: Literal["rsa-2048", "ed25519", "simulated"] = "rsa-2048"
     stall_epochs: Annotated[int, Meta(ge=1, le=2**32)] = 8
     minimum_credit: Annotated[int, Meta(ge=1, le=1000)] = 10
+    committee: Literal["fixed"] | Sortition = "fixed"
+    unsafe_committee: bool = False
+    exclusion_dynasties: Annotated[int, Meta(ge=1, le=1000)] = 10
 
 
 class RegistryEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -70,12 +81,16 @@ class RegistryEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Genesis(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a chain starts from. Every validator of the registry is a member of the fixed committee."""
+    """What a chain starts from. Every validator of the registry is a member of the fixed committee.
+
+    ``authority`` is the public key that signs registrations and revocations; without it the registry never changes.
+    """
 
     version: Annotated[int, Meta(ge=1, le=1)] = 1
     run_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
     parameters: Parameters
     registry: tuple[RegistryEntry, ...]
+    authority: bytes = b""
 
     def chain_id(self) -> Digest:
         """The tagged hash of the document's canonical binary encoding; JSON formatting does not matter."""

@@ -168,6 +168,7 @@ def set_cell(request: CellRequest) -> dict[str, Any]:
         home = request.home(validator)
         (home / "data" / request.cell).mkdir(mode=0o700, parents=True)
         (home / "node.log").unlink(missing_ok=True)
+        (home / "node.log").touch()  # one that systemd makes is root's
         if request.influx is not None:
             write_whole(home / "influx.token", request.influx.token.encode())
             if request.influx.ca:

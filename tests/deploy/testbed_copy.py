@@ -70,7 +70,7 @@ class TestbedCopy:
         """Begin with what the project has fetched for its hosts, if it has; the node's own wheel is built here."""
         wheels = self.root / ".cache" / "wheels"
         wheels.mkdir(parents=True)
-        for fetched in (ROOT / ".cache" / "wheels").glob("dependencies-*.tar"):
+        for fetched in (ROOT / ".cache" / "wheels").glob("dependencies-*.tar.gz"):
             shutil.copy2(fetched, wheels / fetched.name)
 
     def command(self, name: str, *arguments: str, inventory: str = "local") -> list[str]:

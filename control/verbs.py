@@ -27,12 +27,19 @@ from control.runs import find_run, list_runs, read_verdict, show_run
 __all__ = ["demo", "doctor", "emulate", "experiment", "playbook", "run_experiment", "runs", "simulate", "test"]
 
 _DEMO = ROOT / "experiments" / "demo.yml"
+_CHECKS = {"verify-clean"}
 _WAIT_S = 0.25
 
 
 def playbook(options: argparse.Namespace, console: Console) -> int:
-    """Run the playbook of the verb's name."""
-    run_playbook(playbook_command(options.playbook, options.inventory, arguments=options.arguments))
+    """Run the playbook of the verb's name; CheckFailed if the check that it is fails."""
+    command = playbook_command(options.playbook, options.inventory, arguments=options.arguments)
+    try:
+        run_playbook(command)
+    except DeploymentFailed as error:
+        if options.playbook in _CHECKS:
+            raise CheckFailed(str(error)) from None
+        raise
     return 0
 
 

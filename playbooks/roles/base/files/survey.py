@@ -152,9 +152,10 @@ def find_steps(request: dict[str, Any]) -> Iterator[tuple[str, Callable[[], obje
 
 
 def write_record(path: Path, directories: list[str]) -> None:
+    seen = json.dumps(describe_host(directories))
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(describe_host(directories)))
+    draft.write_text(seen)
     draft.replace(path)
 
 

@@ -13,7 +13,6 @@ request. Everything lies below the host's root directory:
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -286,10 +285,14 @@ def _discard(request: _Request, cell: str | None) -> bool:
 
 def show_status(request: StatusRequest) -> dict[str, Any]:
     """Ask each validator's API how it is; one that does not listen is ``stopped``."""
+    import asyncio  # takes longer than all that the other commands do
+
     return {"changed": False, "validators": asyncio.run(_ask_all(request))}
 
 
 async def _ask_all(request: StatusRequest) -> list[dict[str, Any]]:
+    import asyncio
+
     return await asyncio.gather(*(_ask(request, validator) for validator in request.validators))
 
 

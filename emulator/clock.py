@@ -5,6 +5,7 @@ The machine's clock is never touched. A file of three integers, mapped by every 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import mmap
 import shutil
@@ -62,10 +63,12 @@ def install_shim(settings: Settings, machine: str) -> Path | None:
     compiler = f"{machine}-linux-gnu-gcc" if is_foreign(machine) else "gcc"
     version = hashlib.sha256(f"{machine} ".encode() + _SOURCE.read_bytes()).hexdigest()[:16]
     library = settings.images / f"clock-{version}.so"
-    if not library.exists():
-        if not shutil.which(compiler):
-            return None
-        draft = library.with_suffix(".new")
-        run(compiler, "-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(draft), str(_SOURCE))
-        draft.replace(library)
+    if not library.exists() and not shutil.which(compiler):
+        return None
+    with library.with_suffix(".lock").open("w") as lock:  # of two at once the second finds it done
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            draft = library.with_suffix(".new")
+            run(compiler, "-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(draft), str(_SOURCE))
+            draft.replace(library)
     return library

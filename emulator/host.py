@@ -61,7 +61,7 @@ def launch(settings: Settings, cgroups: Cgroups, host: Host, base: Path, golden:
         "HOST_DIRECTORY": str(directory),
         "NAMESPACE": host.namespace,
         "LAYERS": lower_layers(settings, host, base, golden),
-        "BINDS": clock if shim else "",
+        "CLOCK_BIND": clock if shim else "",
     }
     with (directory / "console.log").open("ab") as log:
         process = subprocess.Popen(

@@ -25,7 +25,7 @@ __all__ = [
     "public_host_key", "save_golden", "upper_layer",
 ]  # fmt: skip
 
-_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,31}$")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 # What makes a host that host, or belongs to one boot of it; the layer of identity gives it again.
 _NOT_GOLDEN = (
@@ -41,7 +41,7 @@ def host_directory(settings: Settings, host: Host) -> Path:
 
 def golden_path(settings: Settings, name: str) -> Path:
     """Return where the golden layer of that name is or would be; UsageError for a name that can't be."""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise UsageError(f"golden layer '{name}': a name is one to 32 of a-z, 0-9 and '-'")
     return settings.golden / name
 

@@ -24,8 +24,8 @@ HOSTS = ("desktop", "pi01", "pi02", "pi03", "pi04")
 _INVENTORY = ("-i", "emulated")
 _EXPERIMENT = """\
 name: emulated
-description: A committee of four, and one of all that has five.
-validators: [4, 5]
+description: A committee of a desktop and four boards.
+validators: 5
 hosts: all
 block_bytes: 8K
 transaction_bytes: 1K
@@ -119,7 +119,7 @@ def test_an_experiment_streams_over_the_hosts_network_and_ends_with_equal_points
     assert done.code == 0, done.output
     run = lab.copy.root / "runs" / "emulated"
     cells = sorted(run.glob("cells/*"))
-    assert len(cells) == 2 and (run / "SHA256SUMS").exists()
+    assert len(cells) == 1 and (run / "SHA256SUMS").exists()
     for cell in cells:
         record = json.loads((cell / "influxdb.json").read_bytes())
         assert record["equal"] and record["points"] > record["backfilled"], record
@@ -148,7 +148,7 @@ def test_a_host_without_power_is_named_and_a_cell_that_needs_it_fails_alone(lab:
             "-e",
             "influxdb_connection=",
         ]
-        (lab.copy.root / "experiments" / "emulated.yml").write_text(_EXPERIMENT)
+        (lab.copy.root / "experiments" / "emulated.yml").write_text(_EXPERIMENT.replace(": 5", ": [4, 5]"))
         done = lab.play("experiment", *variables)
     finally:
         lab.hosts.run("start", "desktop")
@@ -197,7 +197,9 @@ def test_teardown_gives_the_hosts_back_and_verify_clean_finds_whatever_is_left(l
 
 _LEFT = {
     "desktop": (
-        "useradd --system --no-create-home microchain && setsid setpriv --reuid microchain --clear-groups sleep 999 &",
+        # Whoever runs this waits for the end of its output, which the sleeper must not hold.
+        "useradd --system --no-create-home microchain && "
+        "(setsid setpriv --reuid microchain --clear-groups sleep 999 >/dev/null 2>&1 &)",
         ["user microchain", "group microchain is there, and was not before", "(sleep 999) runs"],
     ),
     "pi01": (
@@ -216,7 +218,8 @@ _LEFT = {
     "pi03": (
         "cd /tmp && mkdir -p p/DEBIAN && printf 'Package: extra\nVersion: 1\nArchitecture: all\nMaintainer: x\n"
         "Description: x\n' >p/DEBIAN/control && dpkg-deb -b p extra.deb && dpkg -i extra.deb && "
-        "(setsid python3 -c 'import socket, time; s = socket.create_server((\"\", 9101)); time.sleep(999)' &)",
+        "(setsid python3 -c 'import socket, time; s = socket.create_server((\"\", 9101)); time.sleep(999)'"
+        " >/dev/null 2>&1 &)",
         ["package extra is there, and was not before", "port 9101 is listened on"],
     ),
     "pi04": (

@@ -90,7 +90,7 @@ def _disk() -> Finding:
 
 def _root() -> Finding:
     found = os.geteuid() == 0
-    words = "you are root" if found else "run './testbed emulate' with sudo; all else needs no root here"
+    words = "you are root" if found else "emulated hosts need sudo, and what is deployed on them; all else does not"
     return Finding("root", _EMULATION, False, found, words)
 
 

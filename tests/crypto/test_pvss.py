@@ -330,6 +330,14 @@ def test_nothing_is_decrypted_from_what_is_no_share() -> None:
             recover_secret({1: point}, 1)
 
 
+def test_shares_that_are_no_points_are_not_added() -> None:
+    for bad in (b"\x02" + bytes(31), b"", bytes(31)):
+        with pytest.raises(PvssError, match="no point"):
+            add_shares((ENCRYPTED,), (bad,))
+    with pytest.raises(PvssError):
+        add_shares((ENCRYPTED,), ())
+
+
 # --- the group ---
 
 

@@ -33,6 +33,7 @@ class GenesisError(ProtocolError):
 class Parameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Protocol parameters, the same on every node. Durations in milliseconds, sizes in bytes."""
 
+    engine: Literal["microchain", "pbft"] = "microchain"
     epoch_blocks: Annotated[int, Meta(ge=1, le=1000)] = 1
     dynasty_epochs: Annotated[int, Meta(ge=4, le=2**32)] = 600
     slot_timeout_ms: Annotated[int, Meta(ge=10, le=60_000)] = 1000
@@ -49,6 +50,7 @@ class Parameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     signature: Literal["rsa-2048", "ed25519", "simulated"] = "rsa-2048"
     stall_epochs: Annotated[int, Meta(ge=1, le=2**32)] = 8
     minimum_credit: Annotated[int, Meta(ge=1, le=1000)] = 10
+    view_timeout_ms: Annotated[int, Meta(ge=100, le=600_000)] = 5000
 
 
 class RegistryEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,10 +84,11 @@ class Genesis(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return tagged_hash("microchain/genesis", msgspec.msgpack.encode(self))
 
     def committee(self) -> Committee:
-        """The fixed committee: every validator, weighted by credit."""
-        return Committee.from_entries(
-            [e for e in self.registry if e.role == "validator"], self.parameters.minimum_credit
-        )
+        """The fixed committee: every validator, weighted by credit; under PBFT, where each counts as one, equally."""
+        entries = [e for e in self.registry if e.role == "validator"]
+        if self.parameters.engine == "pbft":
+            return Committee.weighted(entries, [Weight(1)] * len(entries))
+        return Committee.from_entries(entries, self.parameters.minimum_credit)
 
 
 def node_id(signing_key: bytes) -> NodeId:
@@ -114,7 +117,10 @@ class Committee(Struct, frozen=True):
 
     @classmethod
     def from_entries(cls, entries: list[RegistryEntry], minimum_credit: int) -> Committee:
-        weights = compute_weights([e.credit for e in entries], minimum_credit)
+        return cls.weighted(entries, compute_weights([e.credit for e in entries], minimum_credit))
+
+    @classmethod
+    def weighted(cls, entries: list[RegistryEntry], weights: list[Weight]) -> Committee:
         weighted = sorted(
             ((node_id(e.signing_key), e, weight) for e, weight in zip(entries, weights, strict=True)),
             key=lambda item: item[0],

@@ -148,13 +148,13 @@ class NewView(_Message, tag=34, frozen=True):
 
 
 class ReplicaStatus(_Message, tag=35, frozen=True):
-    """PBFT, anti-entropy: the view (``active``: begun), what is final, and the greatest height promised anything."""
+    """PBFT, anti-entropy: the view (``active``: begun), what is final, and the greatest height committed."""
 
     view: Natural
     active: bool
     finalized: Id
     finalized_height: Natural
-    promised: Natural
+    committed: Natural
 
 
 Message = (

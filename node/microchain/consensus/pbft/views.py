@@ -56,7 +56,9 @@ class Views:
         """Let the timer run while this replica waits for a block of its view, or for a view that a quorum wants."""
         core = self._core
         if not core.journal.active:
-            waiting = core.committee.is_supermajority(core.mask(self._wanting(core.view)))
+            # Those that want a later view have given up waiting for this one, and count: else nobody would follow them.
+            reached = [id for id, change in self._changes.items() if change.body.view >= core.view]
+            waiting = core.committee.is_supermajority(core.mask(reached))
         if not waiting or core.silent:
             self.restart()
         elif self._deadline is None:

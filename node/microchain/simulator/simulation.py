@@ -243,9 +243,13 @@ class Simulation:
             return recovery, "new transactions are not finalized"
         if not self._run_until_all_reach(len(self.checker.chain) - 1):
             return recovery, f"{self._laggards()} did not finalize what others had"
-        if not self._run_until(lambda: not self.checker.pending):
+        if not self._run_until(self._is_all_settled):
             return recovery, f"{len(self.checker.pending)} acknowledged transactions neither finalized nor expired"
         return recovery, ""
+
+    def _is_all_settled(self) -> bool:
+        self.checker.expire()
+        return not self.checker.pending
 
     def _run_until(self, is_done: Callable[[], bool]) -> bool:
         """Run until done, broken or stalled; what ``is_done`` looks at changes only when the checker says so."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 from microchain.consensus.genesis import Genesis
+from microchain.consensus.interface import Record
+from microchain.consensus.pbft.core import ReplicaCore
 from microchain.simulator.pbft_byzantine import PBFT_BEHAVIOURS
 from microchain.simulator.scenario import create_scenario
 from microchain.simulator.simulation import Report, Simulation, run_scenario
@@ -60,6 +62,18 @@ def test_the_schedules_are_worth_it(reports: list[Report]) -> None:
 def test_what_was_found_once_stays_mended(seed: int) -> None:
     report = _run(seed)
     assert report.is_good, report
+
+
+def test_the_checker_sees_what_is_sent_before_it_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    persist = ReplicaCore.persist
+
+    def careless(
+        self: ReplicaCore, records: tuple[Record, ...], *, durable: bool, then: Callable[[], None] | None = None
+    ) -> None:
+        persist(self, records, durable=False, then=then)
+
+    monkeypatch.setattr(ReplicaCore, "persist", careless)
+    assert any("durable" in violation for violation in _run(0).violations)
 
 
 @pytest.mark.parametrize("seed", range(1000, 1004))

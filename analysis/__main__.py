@@ -1,8 +1,8 @@
 """``python -m analysis RUN_DIR``: print the tables and the verdict of a run, write verdict.json and tables.txt.
 
-With ``--report`` also ``report.html``, and figures and tables as files in ``report/``. Exit code: 0 VALID or SUSPECT,
-1 INVALID, 2 if the path is no run or the source can't be read, 3 if there is a verdict (not INVALID) but the report
-could not be made.
+With ``--report`` there is also ``report.html``, and figures and tables as files in ``report/``. With ``--source
+influxdb`` and no report nothing is written. Exit code: 0 VALID or SUSPECT, 1 INVALID, 2 if the path is no run or the
+source can't be read, 3 if there is a verdict (not INVALID) but the report could not be made.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     console.print(*report.renderables(), sep="\n")
+    if run.source != "spools" and not options.report:  # the run's files are those of its record, the spools
+        return 1 if report.verdict.level is Level.INVALID else 0
     try:
         write_report(report, options.run_dir)
     except OSError as error:

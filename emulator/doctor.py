@@ -14,11 +14,15 @@ from pathlib import Path
 from msgspec import Struct
 
 from emulator.cgroups import find_hierarchies
+from emulator.link_emulation import mechanisms
+from emulator.watches import watches_limit
 
 __all__ = ["Finding", "examine"]
 
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
-_VERSION_S = 10.0
+_PATIENCE_S = 10.0
+_WATCHES = 512
+_ENTER_USER, _ENTER_ROOT = ("unshare", "--user", "--map-root-user"), ("unshare", "--net")
 _FREE_GB = 5.0
 _PLACE = Path(__file__).resolve().parent
 
@@ -53,7 +57,7 @@ _PROGRAMS = [
     _Program(("mkfs.ext4",), f"{_EMULATION}: --disk, powercut", True, "apt-get install e2fsprogs", ("-V",)),
     _Program(("gcc",), f"{_EMULATION}: wrong clocks; building InfluxDB 2", False, "apt-get install gcc libc6-dev"),
     _Program(("qemu-aarch64-static", "qemu-aarch64"), "an emulated arm64 host", False,
-             "apt-get install qemu-user-static binfmt-support"),
+             "apt-get install qemu-user-static"),
     _Program(("influxd",), "./testbed influx; else built", False, "from influxdata.com, or by go", ("version",)),
     _Program(("go",), "building InfluxDB", False, "apt-get install golang-go, or from go.dev", ("version",)),
     _Program(("cargo",), "building InfluxDB 2", False, "apt-get install cargo, or from rustup.rs"),
@@ -64,7 +68,7 @@ _PROGRAMS = [
 
 def examine() -> list[Finding]:
     """Look at all of it; takes a second."""
-    own = [_python(), _venv(), _disk(), _root(), _cgroups(), _overlay(), _queue()]
+    own = [_python(), _venv(), _disk(), _root(), _cgroups(), _overlay(), _watches(), _links()]
     return [*own, *(_program(program) for program in _PROGRAMS)]
 
 
@@ -88,7 +92,7 @@ def _disk() -> Finding:
 
 def _root() -> Finding:
     found = os.geteuid() == 0
-    words = "you are root" if found else "run './testbed emulate' with sudo; all else needs no root here"
+    words = "you are root" if found else "emulated hosts need sudo, and what is deployed on them; all else does not"
     return Finding("root", _EMULATION, False, found, words)
 
 
@@ -105,11 +109,17 @@ def _overlay() -> Finding:
     return Finding("overlayfs", _EMULATION, True, found, "there" if found else "modprobe overlay")
 
 
-def _queue() -> Finding:
-    """netem shows only when it is loaded; the queue shows in /proc."""
-    found = Path("/proc/net/netfilter/nfnetlink_queue").exists() or bool(shutil.which("modprobe", path=_PATH))
-    words = "NFQUEUE is there, or a module of it may be" if found else "a kernel with NFQUEUE or netem"
-    return Finding("NFQUEUE or netem", f"{_EMULATION}: slow links", False, found, words)
+def _watches() -> Finding:
+    limit = watches_limit()
+    words = f"{limit}" + ("" if limit >= _WATCHES else ": sysctl -w fs.inotify.max_user_instances=1024")
+    return Finding("inotify instances", f"{_EMULATION}: more than ten", False, limit >= _WATCHES, words)
+
+
+def _links() -> Finding:
+    """Tried in namespaces that end with the trial."""
+    found = mechanisms(*_ENTER_ROOT) if os.geteuid() == 0 else mechanisms(*_ENTER_USER, *_ENTER_ROOT)
+    how = "a kernel with NETEM, NFT_QUEUE, or NETFILTER_XT_TARGET_NFQUEUE and br_netfilter; root finds more"
+    return Finding("netem or NFQUEUE", f"{_EMULATION}: slow links", False, bool(found), ", ".join(found) or how)
 
 
 def _program(program: _Program) -> Finding:
@@ -122,7 +132,7 @@ def _program(program: _Program) -> Finding:
 def _version(command: list[str], run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run) -> str:
     """The first line that a program says about itself."""
     try:
-        done = run(command, capture_output=True, text=True, errors="replace", timeout=_VERSION_S, check=False)
+        done = run(command, capture_output=True, text=True, errors="replace", timeout=_PATIENCE_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return command[0]
     lines = (done.stdout or done.stderr).strip().splitlines()

@@ -175,7 +175,12 @@ def test_the_command_reads_from_either_source(influx_server: InfluxServer, tmp_p
     path = make_run(tmp_path)
     fill(influx_server, path)
     assert main([str(path)]) == 0
-    figures = read(path / "figures.json")
+    figures, verdict = read(path / "figures.json"), read(path / "verdict.json")
     (path / "figures.json").unlink()
-    assert main([str(path), "--source", "influxdb", "--connection", str(influx_server.connection_file)]) == 0
+    arguments = [str(path), "--source", "influxdb", "--connection", str(influx_server.connection_file)]
+    assert main(arguments) == 0
+    assert not (path / "figures.json").exists()
+    assert read(path / "verdict.json") == verdict  # of the spools still: InfluxDB's would be SUSPECT
+    assert main([*arguments, "--report"]) == 0
     assert read(path / "figures.json") == figures
+    assert read(path / "verdict.json") != verdict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,9 @@ async def test_wrong_token_is_a_node_error(url: str, tls: Path) -> None:
 
 async def test_node_that_is_not_there_is_unreachable(unused_tcp_port: int) -> None:
     async with NodeClient(f"http://127.0.0.1:{unused_tcp_port}") as client:
-        with pytest.raises(Unreachable, match="is the node running"):
+        with pytest.raises(Unreachable, match="is the node running") as refused:
             await client.status()
+        assert refused.value.reason == "Connection refused"
         with pytest.raises(Unreachable):
             async with client.events():
                 pass
@@ -83,8 +85,9 @@ async def test_certificate_for_another_host_is_refused(url: str, tls: Path) -> N
 async def test_slow_answer_is_unreachable_after_the_timeout(url: str, tls: Path, node: StandInNode) -> None:
     node.hold = asyncio.Event()
     async with NodeClient(url, ca_file=tls / "ca.crt", token=TOKEN, timeout_s=0.05) as client:
-        with pytest.raises(Unreachable):
+        with pytest.raises(Unreachable) as late:
             await client.submit(b"x")
+        assert late.value.reason == "Connection timed out"
     node.hold.set()
 
 
@@ -130,6 +133,35 @@ async def test_answers_that_are_not_the_apis_are_typed_errors(path: str, answer:
     assert error.value.code == "not_the_api"
 
 
+async def test_an_answer_without_an_end_is_a_typed_error_and_not_read_on(unused_tcp_port: int) -> None:
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"[" * 65536)
+                await writer.drain()
+
+    server = await asyncio.start_server(pour, "127.0.0.1", unused_tcp_port)
+    async with server, NodeClient(f"http://127.0.0.1:{unused_tcp_port}", max_answer=1 << 20) as client:
+        with pytest.raises(NodeError, match="larger than 1048576 bytes") as error:
+            await client.status()
+    assert error.value.code == "not_the_api"
+
+
+async def test_an_answer_of_just_the_largest_size_is_taken() -> None:
+    answer = b'{"name": "%s"}' % (b"x" * 1000)
+    async with serve("/v1/status", 200, answer) as url, NodeClient(url, max_answer=len(answer)) as client:
+        assert len((await client.status())["name"]) == 1000
+
+
+async def test_a_compressed_answer_that_nobody_asked_for_is_not_unpacked() -> None:
+    answer, headers = gzip.compress(b'{"name": "validator-1"}'), {"Content-Encoding": "gzip"}
+    async with serve("/v1/status", 200, answer, headers) as url, NodeClient(url) as client:
+        with pytest.raises(NodeError) as error:
+            await client.status()
+    assert error.value.code == "not_the_api"
+
+
 async def test_error_page_of_something_else_is_quoted() -> None:
     async with serve("/v1/status", 502, b"<h1>Bad gateway</h1>") as url, NodeClient(url) as client:
         with pytest.raises(NodeError, match="<h1>Bad gateway</h1>") as error:
@@ -148,12 +180,12 @@ async def test_connections_are_kept_and_closed(client: NodeClient, node: StandIn
     await client.status()
 
 
-def serve(path: str, status: int, body: bytes) -> Any:
+def serve(path: str, status: int, body: bytes, headers: dict[str, str] | None = None) -> Any:
     @contextlib.asynccontextmanager
     async def run() -> AsyncIterator[str]:
         async def answer(request: web.Request) -> web.Response:
             await request.read()
-            return web.Response(status=status, body=body)
+            return web.Response(status=status, body=body, headers=headers)
 
         app = web.Application()
         app.router.add_route("*", path, answer)

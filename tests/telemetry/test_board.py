@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from microchain.telemetry.board import BoardSampler, decode_throttled
@@ -20,6 +22,26 @@ def test_a_board_without_sensors_has_no_temperature_frequency_or_throttling(tmp_
     assert not any("throttled" in name for name in fields)
     total, available = fields["memory_total_bytes"], fields["memory_available_bytes"]
     assert isinstance(total, int) and isinstance(available, int) and 0 < available <= total
+
+
+def test_cpu_is_counted_from_sample_to_sample_whichever_thread_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([(100, 900), (130, 910), (130, 910), (131, 949)])  # busy, idle; in between no time may have passed
+    monkeypatch.setattr("psutil.cpu_times", lambda: cpu_times(*next(times)))
+    sampler = BoardSampler(tmp_path, vcgencmd=None)
+    found = []
+    for _ in range(3):  # each in a thread of its own, as asyncio.to_thread may
+        thread = threading.Thread(target=lambda: found.append(sampler.sample()["cpu_percent"]))
+        thread.start()
+        thread.join()
+    assert found == [75.0, 75.0, 2.5]
+
+
+def cpu_times(busy: float, idle: float) -> SimpleNamespace:
+    """As psutil has them on Linux, where ``user`` contains ``guest``."""
+    others = dict.fromkeys(("nice", "irq", "softirq", "steal", "guest_nice"), 0.0)
+    return SimpleNamespace(user=busy - 1, system=1.0, idle=idle - 5, iowait=5.0, guest=busy - 1, **others)
 
 
 def test_the_processors_hottest_zone_is_reported(tmp_path: Path) -> None:

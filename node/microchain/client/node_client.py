@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -29,6 +31,9 @@ __all__ = [
 ]
 
 _MAX_EVENT = 16 << 20
+_MAX_ANSWER = 32 << 20
+"""A block of the largest size, with its transactions in base64, takes half of it."""
+
 _LARGE_BODY = 1 << 20
 _POLL_S = 0.1
 _HEARTBEAT_S = 20.0
@@ -53,7 +58,11 @@ class NodeError(RuntimeError):
 
 
 class Unreachable(ConnectionError):
-    """No answer from the node; whether it took the request is unknown."""
+    """No answer from the node; whether it took the request is unknown. ``reason`` is why, in a few words."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 class EventStreamClosed(Unreachable):
@@ -114,7 +123,8 @@ def client_context(ca_file: Path) -> ssl.SSLContext:
 class NodeClient:
     """``async with NodeClient(url, ca_file=..., token=...) as node``: every call raises NodeError or Unreachable.
 
-    Without ``ca_file`` the system's authorities are trusted (or the URL is plain http). ``timeout_s`` bounds each call.
+    Without ``ca_file`` the system's authorities are trusted (or the URL is plain http). ``timeout_s`` bounds each call,
+    ``max_answer`` the bytes of its answer: what is larger is a NodeError, and not read on.
     """
 
     def __init__(
@@ -125,12 +135,14 @@ class NodeClient:
         token: str | None = None,
         timeout_s: float = 30.0,
         connections: int = 4,
+        max_answer: int = _MAX_ANSWER,
     ) -> None:
         self.url = url.rstrip("/")
         self._context = True if ca_file is None else client_context(ca_file)
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._connections = connections
+        self._max_answer = max_answer
         self._opened: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -266,6 +278,7 @@ class NodeClient:
                 timeout=self._timeout,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=("User-Agent", "Accept-Encoding"),
+                auto_decompress=False,  # we ask for none, and a little could become much
             )
         return self._opened
 
@@ -285,18 +298,38 @@ class NodeClient:
         headers = self._headers if content_type is None else {**self._headers, "Content-Type": content_type}
         try:
             async with self._session.request(method, self.url + path, data=body, headers=headers) as response:
-                answer = await response.read()
+                answer = await self._read(response)
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(error) from None
         if response.status >= 400:
             raise _to_error(self.url + path, response, answer)
         return answer
 
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        answer = bytearray()
+        async for part in response.content.iter_any():
+            answer += part
+            if len(answer) > self._max_answer:
+                response.close()
+                message = f"the answer is larger than {self._max_answer} bytes; is this a validator's address?"
+                raise NodeError(str(response.url), response.status, "not_the_api", message)
+        return bytes(answer)
+
     def _unreachable(self, error: Exception) -> Unreachable:
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            return Unreachable(f"{self.url}: its certificate is not trusted ({error.certificate_error}); check ca_file")
+            message = f"{self.url}: its certificate is not trusted ({error.certificate_error}); check ca_file"
+            return Unreachable(message, "its certificate is not trusted")
         what = str(error) or type(error).__name__
-        return Unreachable(f"{self.url} does not answer ({what}); is the node running and the address right?")
+        message = f"{self.url} does not answer ({what}); is the node running and the address right?"
+        return Unreachable(message, _name_reason(error) or what)
+
+
+def _name_reason(error: Exception) -> str:
+    """The system's word for what broke a connection, such as "Connection refused"; empty if it has none."""
+    if isinstance(error, TimeoutError):
+        return os.strerror(errno.ETIMEDOUT)
+    number = error.errno if isinstance(error, OSError) else None
+    return "" if number is None or number not in errno.errorcode else os.strerror(number)
 
 
 async def _read_events(url: str, socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[dict[str, Any]]:

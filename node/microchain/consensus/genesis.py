@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from microchain.consensus.sortition import compute_unsafe_probability
 from microchain.consensus.types import Digest, NodeId, ProtocolError, Weight
 from microchain.crypto.hashing import tagged_hash
 from microchain.crypto.merkle import merkle_root
@@ -19,6 +20,7 @@ __all__ = [
     "Member",
     "Parameters",
     "RegistryEntry",
+    "Sortition",
     "compute_weights",
     "decode_genesis",
     "encode_genesis",
@@ -28,6 +30,13 @@ __all__ = [
 
 class GenesisError(ProtocolError):
     """A genesis document that no chain can start from."""
+
+
+class Sortition(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A committee drawn for each dynasty: how many members are expected, and without how many there is none."""
+
+    expected_members: Annotated[int, Meta(ge=4, le=512)]
+    minimum: Annotated[int, Meta(ge=4, le=512)] = 4
 
 
 class Parameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,6 +60,9 @@ class Parameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     stall_epochs: Annotated[int, Meta(ge=1, le=2**32)] = 8
     minimum_credit: Annotated[int, Meta(ge=1, le=1000)] = 10
     view_timeout_ms: Annotated[int, Meta(ge=100, le=600_000)] = 5000
+    committee: Literal["fixed"] | Sortition = "fixed"
+    unsafe_committee: bool = False
+    exclusion_dynasties: Annotated[int, Meta(ge=1, le=1000)] = 10
 
 
 class RegistryEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -72,12 +84,16 @@ class RegistryEntry(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Genesis(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a chain starts from. Every validator of the registry is a member of the fixed committee."""
+    """What a chain starts from. Every validator of the registry is a member of the fixed committee.
+
+    ``authority`` is the public key that signs registrations and revocations; without it the registry never changes.
+    """
 
     version: Annotated[int, Meta(ge=1, le=1)] = 1
     run_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
     parameters: Parameters
     registry: tuple[RegistryEntry, ...]
+    authority: bytes = b""
 
     def chain_id(self) -> Digest:
         """The tagged hash of the document's canonical binary encoding; JSON formatting does not matter."""
@@ -164,16 +180,43 @@ def decode_genesis(document: bytes) -> Genesis:
     _refuse_repeated("name", [e.name for e in genesis.registry])
     _refuse_repeated("signing key", [e.signing_key.hex() for e in genesis.registry])
     _refuse_repeated("VRF key", [e.vrf_key.hex() for e in genesis.registry if e.vrf_key])
+    _refuse_repeated("PVSS key", [e.pvss_key.hex() for e in genesis.registry if e.pvss_key])
     _refuse_repeated("TLS key", [e.tls_key.hex() for e in genesis.registry if e.tls_key])
     _refuse_repeated("address", [e.address for e in genesis.registry if e.address])
     if not any(e.role == "validator" for e in genesis.registry):
         raise GenesisError("genesis: the registry lists no validator")
+    if genesis.parameters.engine == "pbft" and genesis.parameters.committee != "fixed":
+        raise GenesisError("genesis: PBFT has a fixed committee; leave 'committee' out, or use engine microchain")
     if genesis.parameters.max_tx_bytes > genesis.parameters.max_block_bytes:
         raise GenesisError(
             f"genesis: max_tx_bytes {genesis.parameters.max_tx_bytes} is more than max_block_bytes "
             f"{genesis.parameters.max_block_bytes}; no such transaction would fit into a block"
         )
+    if isinstance(genesis.parameters.committee, Sortition):
+        _check_sortition(genesis, genesis.parameters.committee)
     return genesis
+
+
+MAX_UNSAFE = 0.01
+"""Probability for each dynasty that a drawn committee has a third of Byzantine weight."""
+
+
+def _check_sortition(genesis: Genesis, sortition: Sortition) -> None:
+    minimum_credit = genesis.parameters.minimum_credit
+    credits = [e.credit for e in genesis.registry if e.role == "validator" and e.credit >= minimum_credit]
+    if len(credits) < sortition.minimum:
+        raise GenesisError(
+            f"genesis: {len(credits)} validators have the credit that sortition takes ({minimum_credit}), and a "
+            f"committee has at least {sortition.minimum}; register more, or set `committee: fixed`"
+        )
+    members = [(credit, int(w)) for credit, w in zip(credits, compute_weights(credits), strict=True)]
+    chance = compute_unsafe_probability(members, sortition.expected_members)
+    if chance > MAX_UNSAFE and not genesis.parameters.unsafe_committee:
+        raise GenesisError(
+            f"genesis: with {sortition.expected_members} of {len(credits)} validators expected, a drawn committee has "
+            f"a third of Byzantine weight with probability {chance:.2g} (if a fifth of the validators is Byzantine; "
+            f"at most {MAX_UNSAFE:g}); set `committee: fixed`, expect more members, or set `unsafe_committee: true`"
+        )
 
 
 def _refuse_repeated(what: str, values: list[str]) -> None:

@@ -26,7 +26,8 @@ class BoardSampler:
         self._thermal = sysfs / "class/thermal"
         self._vcgencmd = vcgencmd
         self._process = psutil.Process()
-        psutil.cpu_percent()  # the next call reports the share since this one
+        self._busy_s = self._total_s = self._cpu_percent = 0.0
+        self._read_cpu()  # from now on; psutil's own reckoning is one for each thread that asks
 
     def sample(self) -> dict[str, FieldValue | None]:
         """Return the fields of a ``board`` point (docs/telemetry.md); None where the board has no such sensor."""
@@ -34,7 +35,7 @@ class BoardSampler:
         frequency_khz = _read_int(self._frequency_file)
         throttled = self._throttled()
         fields: dict[str, FieldValue | None] = {
-            "cpu_percent": psutil.cpu_percent(),
+            "cpu_percent": self._read_cpu(),
             "load1": os.getloadavg()[0],
             "memory_total_bytes": memory.total,
             "memory_available_bytes": memory.available,
@@ -53,6 +54,19 @@ class BoardSampler:
                 "rss_bytes": self._process.memory_info().rss,
                 "threads": self._process.num_threads(),
             }
+
+    def _read_cpu(self) -> float:
+        """The share of all cores' time that was used since the last call, in percent; the last again if none passed."""
+        times = psutil.cpu_times()
+        total = sum(
+            (times.user, times.nice, times.system, times.irq, times.softirq, times.steal, times.idle, times.iowait)
+        )
+        busy = total - times.idle - times.iowait
+        if total > self._total_s:
+            share = 100 * (busy - self._busy_s) / (total - self._total_s)
+            self._cpu_percent = round(min(max(share, 0.0), 100.0), 1)  # iowait may go backwards
+            self._busy_s, self._total_s = busy, total
+        return self._cpu_percent
 
     def _temperature(self) -> float | None:
         """The hottest of the processor's zones, else of all zones, in °C."""

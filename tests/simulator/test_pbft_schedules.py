@@ -19,7 +19,7 @@ from microchain.simulator.store import Store
 
 from tests.simulator.ledger_store import LedgerStore
 
-SCHEDULES = 200
+SCHEDULES = 300
 
 pytestmark = pytest.mark.timeout(900)
 

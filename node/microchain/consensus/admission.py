@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from microchain.consensus.core import Core
+from microchain.consensus.context import Context
 from microchain.consensus.interface import (
     AdmissionCode,
     Broadcast,
@@ -50,7 +50,7 @@ class _Candidate(Struct, frozen=True):
 class Admission:
     """Checks, pools and announces transactions."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Context) -> None:
         self._core = core
         self._checking: dict[Digest, bytes] = {}
         self._checking_bytes = 0
@@ -181,10 +181,10 @@ class Admission:
         # The same bytes only: a copy with a damaged signature that came first must not keep out the right one.
         if id in core.pool or self._checking.get(id) == raw or core.replay.contains(id, valid_until):
             raise Refused(AdmissionCode.DUPLICATE, "the transaction is known already", id)
-        height = core.head.height + 1
+        height = core.head_height + 1
         if valid_until < height:
             raise Refused(AdmissionCode.EXPIRED, f"valid until height {valid_until}, and the next is {height}", id)
-        if valid_until > core.head.height + core.parameters.max_validity:
+        if valid_until > core.head_height + core.parameters.max_validity:
             detail = (
                 f"valid_until {valid_until} is more than {core.parameters.max_validity} blocks ahead of {height - 1}"
             )
@@ -208,7 +208,7 @@ class Admission:
             core.wake_proposer = True
 
 
-def check_transaction(core: Core, raw: bytes) -> Transaction:
+def check_transaction(core: Context, raw: bytes) -> Transaction:
     """Decode and check what does not depend on the chain's state; NeverValid says why not."""
     if len(raw) > core.parameters.max_tx_bytes:
         detail = f"{len(raw)} bytes; a transaction has at most {core.parameters.max_tx_bytes}"

@@ -1,31 +1,15 @@
-"""What the parts of the Microchain engine share: parameters, the tree, pool and votes, and the list of actions."""
+"""What the parts of the Microchain engine share beyond any engine's context: the tree and the votes."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-
 from microchain.consensus.branch import BranchState, decode_branch
+from microchain.consensus.context import Context
 from microchain.consensus.genesis import Genesis
-from microchain.consensus.interface import (
-    Action,
-    BlockRecord,
-    BlockTrace,
-    EvidenceRecord,
-    Job,
-    JobResult,
-    Persist,
-    Record,
-    Restored,
-    SetTimer,
-    Work,
-)
+from microchain.consensus.interface import BlockRecord, BlockTrace, Restored
 from microchain.consensus.lottery import Candidate, Lottery
 from microchain.consensus.objects import decode_header
-from microchain.consensus.pool import Pool
-from microchain.consensus.replay import ReplayIndex
 from microchain.consensus.tree import Block, Tree, epoch_of, is_checkpoint
-from microchain.consensus.types import Digest, Dynasty, Epoch, Height, Nanoseconds, NodeId, Slot
+from microchain.consensus.types import Digest, Dynasty, Epoch, Height, NodeId, Slot
 from microchain.consensus.votebook import VoteBook
 from microchain.crypto.hashing import tagged_hash
 
@@ -34,7 +18,6 @@ __all__ = ["FIRST_DYNASTY", "Core", "compute_seed", "seed_alpha"]
 FIRST_DYNASTY = Dynasty(1)
 EMPTY_STATE_ROOT = tagged_hash("microchain/state")
 """Until credits and registry changes live on the chain, the state is empty and its root a constant."""
-MAX_EVIDENCE = 16
 
 
 def compute_seed(output: bytes) -> Digest:
@@ -47,54 +30,22 @@ def seed_alpha(parent_seed: bytes, slot: Slot) -> bytes:
     return tagged_hash("microchain/seed-input", parent_seed, slot.to_bytes(8, "big"))
 
 
-class Core:
-    """Shared state. ``now`` and ``actions`` belong to the event being handled.
-
-    ``wake_proposer`` is set by whoever changed something that decides whether it is time to propose.
-    """
+class Core(Context):
+    """The Microchain engine's shared state."""
 
     def __init__(self, genesis: Genesis, identity: NodeId, restored: Restored | None) -> None:
-        self.genesis = genesis
-        self.parameters = genesis.parameters
-        self.chain_id = genesis.chain_id()
-        self.committee = genesis.committee()
-        self.identity = identity
-        self.me = self.committee.by_id.get(identity)
-        self.senders = {entry.node_id: entry.signing_key for entry in genesis.registry}
+        super().__init__(genesis, identity)
         self.beacon = tagged_hash("microchain/beacon", self.chain_id, FIRST_DYNASTY.to_bytes(8, "big"))
-        self.now = Nanoseconds(0)
-        self.actions: list[Action] = []
-        self.connected: set[NodeId] = set()
-        self.pool = Pool(self.parameters.max_pool_bytes)
-        self.replay = ReplayIndex()
         self.book = VoteBook(self.committee)
         self.tree = Tree(self._root(restored), self.parameters)
         self.head = self.tree.root
         self.certificate: tuple[bytes, ...] = restored.certificate if restored else ()
-        self.evidence = 0
-        self._offences: Counter[NodeId] = Counter()
-        self.wake_proposer = True
-        self._token = 0
-        self._works: dict[int, Callable[[tuple[JobResult, ...]], None]] = {}
-        self._persists: dict[int, Callable[[], None]] = {}
 
-    # --- actions ---
+    @property
+    def head_height(self) -> Height:
+        return self.head.height
 
-    def emit(self, action: Action) -> None:
-        self.actions.append(action)
-
-    def work(self, jobs: tuple[Job, ...], then: Callable[[tuple[JobResult, ...]], None]) -> None:
-        """Have jobs done and go on with their results."""
-        self._token += 1
-        self._works[self._token] = then
-        self.emit(Work(self._token, jobs))
-
-    def persist(self, records: tuple[Record, ...], *, durable: bool, then: Callable[[], None] | None = None) -> None:
-        """Have records stored, and go on when they are."""
-        self._token += 1
-        if then is not None:
-            self._persists[self._token] = then
-        self.emit(Persist(self._token, records, durable))
+    # --- the ledger ---
 
     def take_unstored(self, tip: Block) -> list[BlockRecord]:
         """Return what of the branch up to ``tip`` the ledger does not have; the caller has it stored."""
@@ -104,25 +55,6 @@ class Core:
         for block in blocks:
             block.persisted = True
         return [block.record() for block in blocks]
-
-    def work_done(self, token: int, results: tuple[JobResult, ...]) -> None:
-        self._works.pop(token)(results)
-
-    def persisted(self, token: int) -> None:
-        then = self._persists.pop(token, None)
-        if then is not None:
-            then()
-
-    def set_timer(self, timer: str, at: int) -> None:
-        self.emit(SetTimer(timer, Nanoseconds(at)))
-
-    def record_evidence(self, evidence: EvidenceRecord) -> None:
-        """Store evidence for good; a few for each offender, since it can make as much of it as it likes."""
-        self._offences[evidence.offender] += 1
-        if self._offences[evidence.offender] > MAX_EVIDENCE:
-            return
-        self.evidence += 1
-        self.persist((evidence,), durable=True)
 
     def trace(self, event: str, block: Block, detail: str = "") -> None:
         """Record that a block passed a stage."""
@@ -141,19 +73,6 @@ class Core:
         )
 
     # --- facts ---
-
-    def is_full_mesh(self) -> bool:
-        """Whether this node is connected to every other member, so that nobody needs its relaying."""
-        return len(self.connected & self.committee.by_id.keys()) >= len(self.committee.members) - (self.me is not None)
-
-    def connected_mask(self) -> int:
-        """The members that this node can reach, itself among them."""
-        mask = 1 << self.me.index if self.me else 0
-        for peer in self.connected:
-            member = self.committee.by_id.get(peer)
-            if member is not None:
-                mask |= 1 << member.index
-        return mask
 
     def checkpoint_epoch(self, height: int) -> Epoch | None:
         """The epoch whose checkpoint is at ``height``, or None between checkpoints."""

@@ -30,6 +30,7 @@ __all__ = [
     "FinalizedRecord",
     "Job",
     "JobResult",
+    "JournalRecord",
     "MerkleRoot",
     "MessageReceived",
     "Misbehaviour",
@@ -156,7 +157,14 @@ class EvidenceRecord(_Value, frozen=True):
     second: bytes
 
 
-Record = BlockRecord | VoteRecord | FinalizedRecord | DiscardRecord | EvidenceRecord
+class JournalRecord(_Value, frozen=True):
+    """What the engine has promised, in a form of its own, opaque to the ledger: replaces what was under ``key``."""
+
+    key: str
+    value: bytes
+
+
+Record = BlockRecord | VoteRecord | FinalizedRecord | DiscardRecord | EvidenceRecord | JournalRecord
 
 
 class Restored(_Value, frozen=True):
@@ -165,7 +173,8 @@ class Restored(_Value, frozen=True):
     ``finalized`` is the last finalized block's header envelope and ``state`` its BlockRecord.state (empty: genesis).
     ``recent`` lists (id, valid_until) of each finalized transaction whose valid_until ≥ finalized height. ``blocks``
     are the unfinalized by height, ``votes`` all stored votes whose target is not below the finalized checkpoint,
-    ``own_votes`` the newest own vote (or none), ``certificate`` the votes that finalized ``finalized``.
+    ``own_votes`` the newest own vote (or none), ``certificate`` the votes that finalized ``finalized``,
+    ``journal`` the newest JournalRecord's value of each key.
     """
 
     finalized: bytes
@@ -175,6 +184,7 @@ class Restored(_Value, frozen=True):
     blocks: tuple[BlockRecord, ...]
     votes: tuple[VoteRecord, ...]
     own_votes: tuple[VoteRecord, ...]
+    journal: dict[str, bytes] = {}
 
 
 # --- events ---

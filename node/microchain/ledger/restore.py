@@ -9,6 +9,7 @@ from microchain.consensus.interface import Restored, VoteRecord
 from microchain.consensus.objects import decode_vote
 from microchain.consensus.types import Digest, Epoch
 from microchain.ledger.rows import BLOCK_COLUMNS, RecentTransactions, check_row, decode_block, decode_list
+from microchain.ledger.store import JOURNAL_PREFIX
 
 __all__ = ["read_meta", "restore"]
 
@@ -38,11 +39,14 @@ def restore(connection: sqlite3.Connection) -> Restored:
         ),
         votes=tuple(vote for vote in votes if vote.target_epoch >= meta.get("finalized_epoch", 0)),
         own_votes=tuple(own[-1:]),
+        journal={
+            key.removeprefix(JOURNAL_PREFIX): value for key, value in meta.items() if key.startswith(JOURNAL_PREFIX)
+        },
     )
 
 
 def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
-    """Return the single values: chain_id, checkpoint, certificate, finalized_epoch; ValueError if one is damaged."""
+    """Return the single values (chain_id, checkpoint, certificate, journal …); ValueError if one is damaged."""
     rows = connection.execute("SELECT checksum, key, value FROM meta")
     return {row[0]: row[1] for row in map(check_row, rows)}
 

@@ -159,12 +159,12 @@ class Checker:
 
     def is_settled(self, id: Digest) -> bool:
         """Whether a transaction is final, or can't be in any block any more."""
-        return id in self.finalized_at or self.valid_until[id] < len(self.chain) - 1
+        return id in self.finalized_at or self.valid_until[id] <= len(self.chain) - 1
 
     def expire(self) -> None:
         """Settle the acknowledged transactions that no block can hold any more."""
         height = len(self.chain) - 1
-        gone = [id for id in self.pending if self.valid_until[id] < height]
+        gone = [id for id in self.pending if self.valid_until[id] <= height]
         self.expired += len(gone)
         for id in gone:
             del self.pending[id]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 from msgspec import Struct
 
 from microchain.consensus.genesis import Genesis, Parameters, RegistryEntry, compute_weights, node_id
 from microchain.consensus.types import NodeId
-from microchain.simulator.byzantine import BEHAVIOURS
+from microchain.simulator.behaviours import behaviours_of
 from microchain.simulator.crypto import SimulatedKeyring, SimulatedSuite
 from microchain.simulator.network import LinkModel
 from microchain.simulator.node import DiskModel
@@ -17,6 +18,7 @@ from microchain.simulator.world import MILLISECOND, SECOND
 __all__ = [
     "Crash",
     "Disturbance",
+    "EngineName",
     "Fault",
     "Partition",
     "Pause",
@@ -25,6 +27,9 @@ __all__ = [
     "create_genesis",
     "create_scenario",
 ]
+
+
+EngineName = Literal["microchain", "pbft"]
 
 
 class _Fault(Struct, frozen=True, kw_only=True):
@@ -103,9 +108,11 @@ class Scenario(Struct, frozen=True, kw_only=True):
         )
         if self.late_starts:
             faults += ", late starts"
+        rules = f"epoch_blocks {p.epoch_blocks}, {p.proposal}, {p.relay}, slot {p.slot_timeout_ms} ms"
+        if p.engine == "pbft":
+            rules = f"pbft, {p.relay}, view timeout {p.view_timeout_ms} ms"
         return (
-            f"{len(self.credits)} members ({bad or 'all honest'}), epoch_blocks {p.epoch_blocks}, {p.proposal}, "
-            f"{p.relay}, slot {p.slot_timeout_ms} ms, interval {p.block_interval_ms} ms, "
+            f"{len(self.credits)} members ({bad or 'all honest'}), {rules}, interval {p.block_interval_ms} ms, "
             f"{'reliable' if self.links.reliable else 'lossy'} links, {self.rate:.1f} tx/s; faults: {faults or 'none'}"
         )
 
@@ -125,7 +132,7 @@ def create_genesis(scenario: Scenario, suite: SimulatedSuite) -> tuple[Genesis, 
     return genesis, keyrings, node_id(device.signing_key)
 
 
-def create_scenario(seed: int, nodes: int | None = None) -> Scenario:
+def create_scenario(seed: int, nodes: int | None = None, engine: EngineName = "microchain") -> Scenario:
     """Return the schedule of a seed: committee (of ``nodes``, if given), parameters, links, liars and faults."""
     rng = random.Random(seed)
     count = nodes or rng.choice((4, 4, 4, 5, 6, 7, 7, 8, 9, 10))
@@ -142,8 +149,10 @@ def create_scenario(seed: int, nodes: int | None = None) -> Scenario:
         proposal=rng.choice(("ranked", "ranked", "eager")),
         relay=rng.choice(("compact", "full")),
         signature="simulated",
+        engine=engine,
+        view_timeout_ms=4 * slot,
     )
-    liars = _create_liars(rng, credits)
+    liars = _create_liars(rng, credits, list(behaviours_of(engine)))
     faults = [_create_fault(rng, count, heal_at) for _ in range(rng.randint(1, 6))]
     late_starts: tuple[int, ...] = ()
     # Who joins a chain late or anew only observes, so these take a liar's place among the f that may be missing.
@@ -189,7 +198,7 @@ def _create_links(rng: random.Random, slot_ms: int) -> LinkModel:
     )
 
 
-def _create_liars(rng: random.Random, credits: tuple[int, ...]) -> dict[int, tuple[str, ...]]:
+def _create_liars(rng: random.Random, credits: tuple[int, ...], behaviours: list[str]) -> dict[int, tuple[str, ...]]:
     """Choose members up to f, and below a third of the weight."""
     weights = compute_weights(list(credits))
     chosen: list[int] = []
@@ -197,7 +206,7 @@ def _create_liars(rng: random.Random, credits: tuple[int, ...]) -> dict[int, tup
         member = rng.randrange(len(credits))
         if member not in chosen and 3 * (sum(weights[i] for i in chosen) + weights[member]) < sum(weights):
             chosen.append(member)
-    return {member: tuple(rng.sample(list(BEHAVIOURS), rng.choice((1, 1, 2, 3)))) for member in chosen}
+    return {member: tuple(rng.sample(behaviours, rng.choice((1, 1, 2, 3)))) for member in chosen}
 
 
 def _choose_light(rng: random.Random, credits: tuple[int, ...]) -> int:

@@ -11,6 +11,7 @@ from microchain.consensus.interface import (
     DiscardRecord,
     EvidenceRecord,
     FinalizedRecord,
+    JournalRecord,
     Record,
     Restored,
     VoteRecord,
@@ -62,8 +63,10 @@ class MemoryStore:
         """The votes that finalized the checkpoint at a height."""
         self.evidence: list[EvidenceRecord] = []
         self.own_vote: VoteRecord | None = None
+        self.journal: dict[str, bytes] = {}
         self._unfinalized: set[Digest] = set()
         self._stored_by: dict[Digest, int] = {}
+        self._journalled_by: dict[str, int] = {}
 
     @property
     def finalized_height(self) -> Height:
@@ -89,6 +92,10 @@ class MemoryStore:
         """Whether a block or vote is stored and would survive a loss of power."""
         return self._stored_by.get(id, self._durable + 1) <= self._durable
 
+    def durable_journal(self, key: str) -> bytes | None:
+        """What is in the journal if it would survive a loss of power, else None."""
+        return self.journal.get(key) if self._journalled_by.get(key, self._durable + 1) <= self._durable else None
+
     def _apply(self, number: int, batch: tuple[Record, ...]) -> None:
         for record in batch:
             match record:
@@ -111,6 +118,9 @@ class MemoryStore:
                     self._discard(record.blocks)
                 case EvidenceRecord():
                     self.evidence.append(record)
+                case JournalRecord():
+                    self.journal[record.key] = record.value
+                    self._journalled_by[record.key] = number
 
     def _finalize(self, record: FinalizedRecord) -> None:
         for id in record.blocks:
@@ -150,6 +160,7 @@ class MemoryStore:
             blocks=tuple(sorted((self.blocks[id] for id in self._unfinalized), key=lambda b: b.height)),
             votes=tuple(sorted(self.votes.values(), key=lambda v: (v.target_epoch, v.id))),
             own_votes=(self.own_vote,) if self.own_vote else (),
+            journal=dict(self.journal),
         )
 
     def _unexpired(self) -> Iterator[tuple[Digest, int]]:

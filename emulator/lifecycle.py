@@ -23,7 +23,7 @@ from emulator.network import NETNS, make_network, netns_exists, remove_namespace
 from emulator.settings import Settings
 from emulator.state import Limits, State, forget_state, locked, read_state, write_state
 from emulator.topology import MOST_HOSTS, Host, plan_hosts
-from emulator.watches import plan_limit, raise_limit, restore_limit, watches_limit
+from emulator.watches import add_watches, take_off_watches
 
 __all__ = ["Wish", "check_machine", "down", "hosts_of", "recorded", "start", "up"]
 
@@ -70,7 +70,9 @@ def up(settings: Settings, wish: Wish, say: _Say, passing: _Say) -> list[Host]:
         state = _plan_state(settings, cgroups, hosts, wish)
         write_state(settings, state)
         try:
-            raise_limit(len(hosts), state.watches_raised)
+            # Killed between these two, it leaves a limit that is greater, and no other trace.
+            state.watches = add_watches(len(hosts))
+            write_state(settings, state)
             with recorded(cgroups):
                 _boot(settings, cgroups, state, hosts, wish, say, passing)
         except BaseException as error:
@@ -156,8 +158,6 @@ def _plan_state(settings: Settings, cgroups: Cgroups, hosts: Sequence[Host], wis
         cgroups=[str(directory) for directory in cgroups.directories],
         images=[str(host_directory(settings, host) / "disk.img") for host in hosts],
         made_netns_directory=not NETNS.exists(),
-        watches_before=watches_limit(),
-        watches_raised=plan_limit(len(hosts)),
     )
 
 
@@ -186,7 +186,9 @@ def _clear(settings: Settings, cgroups: Cgroups, state: State) -> None:
     write_state(settings, state)
     cgroups.kill_all()
     remove_namespaces(state.namespaces, state.made_netns_directory)
-    restore_limit(state.watches_before, state.watches_raised)
+    added, state.watches = state.watches, 0
+    write_state(settings, state)  # before: killed between these two it takes nothing off twice
+    take_off_watches(added)
     release_loops(state.images)
     unregister(settings)
     cgroups.remove_all()

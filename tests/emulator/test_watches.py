@@ -1,56 +1,44 @@
-"""Hosts that would hang for want of inotify instances are not booted: the limit is raised for them, and set back."""
+"""Hosts would hang for want of inotify instances: the limit is raised for them, and lowered after them."""
 
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 
 import pytest
 
 from emulator import watches
 from emulator.errors import EmulationFailed
-from emulator.watches import plan_limit, raise_limit, restore_limit
+from emulator.watches import add_watches, take_off_watches
 
 
-def test_as_many_as_hosts_need_are_asked_for_and_given_back() -> None:
-    def descriptors() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    before = descriptors()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # which ends in the same error as the kernel's limit
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before + 15, hard))
-    try:
-        limit = watches.watches_limit()
-        assert plan_limit(5) > limit
-        with pytest.raises(EmulationFailed, match=r"^5 hosts need 50 inotify instances.*'ulimit -n'"):
-            raise_limit(5, limit)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert descriptors() == before
-    assert plan_limit(0) == limit
-
-
-def test_the_limit_is_set_back_unless_somebody_changed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "limit"
-    monkeypatch.setattr(watches, "_LIMIT", file)
-    file.write_text("128")
-    raise_limit(0, 300)
-    assert file.read_text() == "300"
-    restore_limit(128, 300)
-    assert file.read_text() == "128"
-    file.write_text("1024")
-    restore_limit(128, 300)
-    assert file.read_text() == "1024"
-
-
-def test_a_limit_that_can_not_be_changed_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "limit"
     file.write_text("128")
     monkeypatch.setattr(watches, "_LIMIT", file)
+    return file
+
+
+def test_testbeds_come_and_go_in_any_order(limit: Path) -> None:
+    first = add_watches(17)
+    second = add_watches(5)
+    assert limit.read_text() == "348"
+    take_off_watches(first)
+    assert limit.read_text() == "178"
+    take_off_watches(second)
+    assert limit.read_text() == "128"
+
+
+def test_nothing_is_taken_off_twice_nor_below_what_there_is(limit: Path) -> None:
+    take_off_watches(0)
+    take_off_watches(170)
+    assert limit.read_text() == "128"
+
+
+def test_a_limit_that_can_not_be_changed_is_one_sentence(limit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, text: str) -> int:
+        raise OSError(30, "Read-only file system")
+
     monkeypatch.setattr(Path, "write_text", refuse)
-    with pytest.raises(EmulationFailed, match=r"17 hosts need 170 inotify instances.*Read-only file system.*sysctl -w"):
-        raise_limit(17, 300)
-
-
-def refuse(path: Path, text: str) -> int:
-    raise OSError(30, "Read-only file system")
+    with pytest.raises(EmulationFailed, match=r"^17 hosts need 170 inotify.*Read-only file system.*sysctl -w"):
+        add_watches(17)

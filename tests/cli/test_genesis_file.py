@@ -58,7 +58,7 @@ def test_typed_arguments_serve_as_well_as_documents(bundles: list[dict[str, Any]
     ("parameters", "message"),
     [
         ({"epoch_block": 1}, "parameters: unknown key epoch_block; did you mean epoch_blocks?"),
-        ({"zzz": 1}, "parameters: unknown key zzz; there are: epoch_blocks, dynasty_epochs"),
+        ({"zzz": 1}, "parameters: unknown key zzz; there are: engine, epoch_blocks, dynasty_epochs"),
         ({"epoch_blocks": 0}, "parameters: Expected `int` >= 1 - at `$.epoch_blocks`"),
         ({"signature": "rsa-2048"}, "bundle validator-1: its signing key is ed25519, the parameters say rsa-2048"),
         ({**PARAMETERS, "max_block_bytes": 1024}, "max_tx_bytes 262144 is more than max_block_bytes 1024"),

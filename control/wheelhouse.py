@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -153,7 +154,7 @@ def _make(path: Path, stem: str, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(draft / "bin", ignore_errors=True)  # programs that begin with the path of our own Python
         # Without docstrings: they would take 1.6 MB of each validator. Hosts run with PYTHONOPTIMIZE=2, and those with
         # another Python compile again.
-        compileall.compile_dir(draft, quiet=2, optimize=2, stripdir=str(draft))
+        _compile(draft)
         with tarfile.open(packed, "w:gz", compresslevel=6) as archive:
             for package in sorted(draft.iterdir()):
                 archive.add(package, package.name)
@@ -164,8 +165,22 @@ def _make(path: Path, stem: str, fill: Callable[[Path], None]) -> None:
     packed.rename(path)
 
 
+def _compile(packages: Path) -> None:
+    """Put bytecode beside the sources, wherever this process has its own (PYTHONPYCACHEPREFIX)."""
+    prefix, sys.pycache_prefix = sys.pycache_prefix, None
+    try:
+        compileall.compile_dir(packages, quiet=2, optimize=2, stripdir=str(packages))
+    finally:
+        sys.pycache_prefix = prefix
+
+
 def _build(target: Path, node: Path) -> None:
-    _pip("install", "--no-compile", "--target", target, "--no-deps", "--no-build-isolation", node)
+    # Of a copy: a build leaves its steps beside the sources, where another build at the same time would take them up.
+    with tempfile.TemporaryDirectory() as place:
+        copy = shutil.copytree(
+            node, Path(place) / "node", ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+        )
+        _pip("install", "--no-compile", "--target", target, "--no-deps", "--no-build-isolation", copy)
 
 
 def _fetch(target: Path, kind: str, node: Path, pins: Path, extra: Sequence[str]) -> None:

@@ -112,8 +112,8 @@ def runs(options: argparse.Namespace, console: Console) -> int:
 
 
 def test(options: argparse.Namespace, console: Console) -> int:
-    """Run pytest, on two cores; tests that deploy take turns."""
-    shared = ["-n", "2", "--dist", "loadgroup"]
+    """Run pytest, on two cores, each file on one: some are the steps of one path."""
+    shared = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     return _run_module("pytest", [*shared, *options.arguments], "tests failed")
 
 

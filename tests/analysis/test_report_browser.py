@@ -22,7 +22,6 @@ from tests.analysis.synthetic import Plan, make_run, write
 CHROMIUM = shutil.which("chromium") or ""
 pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="there is no chromium on PATH (Debian's package chromium)"),
-    pytest.mark.xdist_group("browser"),
 ]
 Scheme = Literal["dark", "light"]
 A4_PX = 690

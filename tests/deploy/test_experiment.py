@@ -9,7 +9,7 @@ import pytest
 
 from tests.deploy.testbed_copy import TestbedCopy, listen
 
-pytestmark = [pytest.mark.deployment, pytest.mark.xdist_group("deployment"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(900)]
 
 _EXPERIMENT = """\
 name: two-cells

@@ -13,7 +13,7 @@ import pytest
 from control.influx.binary import VERSIONS, find_built
 from tests.deploy.testbed_copy import ROOT, TestbedCopy
 
-pytestmark = [pytest.mark.deployment, pytest.mark.xdist_group("deployment"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(900)]
 
 
 def _run(copy: TestbedCopy, *arguments: str) -> str:

@@ -19,7 +19,7 @@ from tests.cluster import free_ports
 from tests.deploy.testbed_copy import Play, TestbedCopy
 from tests.influx.servers import GENERATIONS, InfluxServer
 
-pytestmark = [pytest.mark.deployment, pytest.mark.xdist_group("deployment"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(900)]
 
 POINT = "m,run=r value=1i 1700000000000000000"
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.deploy.testbed_copy import VALIDATORS, TestbedCopy, listen
 
-pytestmark = [pytest.mark.deployment, pytest.mark.xdist_group("deployment"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(900)]
 
 
 def test_check_mode_on_a_fresh_tree_touches_nothing(project: TestbedCopy) -> None:

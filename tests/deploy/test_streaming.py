@@ -10,7 +10,7 @@ import pytest
 from tests.deploy.testbed_copy import TestbedCopy
 from tests.influx.servers import InfluxServer
 
-pytestmark = [pytest.mark.deployment, pytest.mark.xdist_group("deployment"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(900)]
 
 _EXPERIMENT = """\
 name: streamed

@@ -22,10 +22,9 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MISSING = [t for t in ("systemd-nspawn", "ip", "nft", "ssh", "mmdebstrap") if not shutil.which(t, path=_PATH)]
 _REASON = "boots hosts, which needs root" if os.geteuid() else f"boots hosts, and {', '.join(_MISSING)} is missing"
 
-# One at a time; the base image, if it has to be made first, takes minutes.
+# The base image, if it has to be made first, takes minutes.
 EMULATION = [
     pytest.mark.emulation,
-    pytest.mark.xdist_group("emulation"),
     pytest.mark.timeout(1800),
     pytest.mark.skipif(bool(os.geteuid() or _MISSING), reason=_REASON),
 ]

@@ -16,7 +16,7 @@ from control.playbooks import ansible_environment
 from control.project import ROOT
 from tests.influx.servers import InfluxServer
 
-pytestmark = [pytest.mark.deployment, pytest.mark.xdist_group("deployment"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(600)]
 
 
 def play(server: InfluxServer, grafana: Path, *arguments: str) -> tuple[int, str]:

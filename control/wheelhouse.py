@@ -37,7 +37,7 @@ __all__ = ["LOCAL", "Archive", "Wheelhouse", "WheelhouseError", "find_wheelhouse
 LOCAL = "local"
 
 # What archives hold: of another layout there are others.
-_LAYOUT = "installed packages with bytecode"
+_LAYOUT = "installed packages with bytecode, readable by all"
 
 _KIND = re.compile(r"^(?P<machine>x86_64|aarch64)-(?P<python>3\.\d{1,2})$")
 # What runs on glibc 2.34 and newer: Debian 12, Raspberry Pi OS 12, Ubuntu 22.04 and all after them.
@@ -146,10 +146,10 @@ def _encode(texts: Iterable[str]) -> list[bytes]:
 def _make(path: Path, stem: str, fill: Callable[[Path], None]) -> None:
     """Fill a directory, pack it, move the archive to its place when it is whole, and remove those it replaces."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft, packed = path.with_name(f".{stem}.draft"), path.with_name(f".{stem}.tar.gz")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    try:
+    # A place of its own, since another deployment may be making the same; on the file system that the archive goes to.
+    with tempfile.TemporaryDirectory(prefix=".draft-", dir=path.parent) as place:
+        draft, packed = Path(place) / stem, Path(place) / path.name
+        draft.mkdir()
         fill(draft)
         shutil.rmtree(draft / "bin", ignore_errors=True)  # programs that begin with the path of our own Python
         # Without docstrings: they would take 1.6 MB of each validator. Hosts run with PYTHONOPTIMIZE=2, and those with
@@ -157,12 +157,18 @@ def _make(path: Path, stem: str, fill: Callable[[Path], None]) -> None:
         _compile(draft)
         with tarfile.open(packed, "w:gz", compresslevel=6) as archive:
             for package in sorted(draft.iterdir()):
-                archive.add(package, package.name)
-    finally:
-        shutil.rmtree(draft)
-    for outdated in path.parent.glob(f"{stem}-*.tar*"):
-        outdated.unlink()
-    packed.rename(path)
+                archive.add(package, package.name, filter=_readable)
+        for outdated in path.parent.glob(f"{stem}-*.tar*"):
+            outdated.unlink(missing_ok=True)
+        packed.rename(path)
+
+
+def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Return it as the validators' user on a host must find it, whatever this process keeps from others (umask)."""
+    entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = "root"
+    return entry
 
 
 def _compile(packages: Path) -> None:

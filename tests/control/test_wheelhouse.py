@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 
@@ -50,6 +51,18 @@ def test_each_kind_has_one_archive_made_once(project: Path, calls: list[tuple[st
     foreign = next(words for words in calls if "--python-version=3.13" in words)
     assert {"--only-binary=:all:", "--platform=manylinux2014_aarch64", "aiohttp~=3.14"} <= set(foreign)
     assert find_wheelhouse(output, ["aarch64-3.11", "aarch64-3.13"], root=project).missing == ()
+
+
+@pytest.mark.usefixtures("calls")
+def test_hosts_can_read_what_a_careful_umask_made(project: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        found = find_wheelhouse(project / "wheels", [LOCAL], root=project)
+    finally:
+        os.umask(before)
+    with tarfile.open(found.node.path) as packed:
+        assert {entry.mode for entry in packed} == {0o644, 0o755}
+        assert {(entry.uid, entry.gid) for entry in packed} == {(0, 0)}
 
 
 def test_only_for_this_machine_may_wheels_be_built(project: Path, calls: list[tuple[str, ...]]) -> None:

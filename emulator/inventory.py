@@ -9,6 +9,8 @@ import yaml
 
 from emulator.image import USER
 from emulator.layers import public_host_key
+from emulator.network import NETNS
+from emulator.rootless import holder_process
 from emulator.settings import Settings
 from emulator.topology import DESKTOP, Host, lab_address
 
@@ -36,7 +38,7 @@ def build_inventory(settings: Settings, hosts: Sequence[Host]) -> dict[str, Any]
                 "ansible_python_interpreter": "/usr/bin/python3",
                 "ansible_ssh_private_key_file": str(settings.key),
                 "ansible_ssh_common_args": " ".join(options),
-                "control_namespace": settings.lab,
+                "control_namespace": _namespace(settings),
                 "control_address": lab_address(settings),
             },
         },
@@ -59,6 +61,12 @@ def write_known_hosts(settings: Settings, hosts: Sequence[Host]) -> None:
 def remove_inventory(settings: Settings) -> None:
     for path in (settings.inventory_file, settings.inventory_file.with_suffix(".new"), settings.known_hosts):
         path.unlink(missing_ok=True)
+
+
+def _namespace(settings: Settings) -> str:
+    """Its name, or where it is inside a holder."""
+    holder = holder_process()
+    return f"/proc/{holder}/root{NETNS}/{settings.lab}" if holder else settings.lab
 
 
 def _variables(host: Host) -> dict[str, str]:

@@ -132,7 +132,7 @@ def _boot(
         _launch(settings, cgroups, state, host)
     wait_for_ssh(settings, cgroups, hosts, _BOOT_S, passing)
     write_known_hosts(settings, hosts)
-    write_inventory(settings, hosts)
+    write_inventory(settings, hosts, state.bases.values())
     state.phase = "up"
     write_state(settings, state)
 

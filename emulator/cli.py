@@ -30,7 +30,7 @@ from emulator.quantities import (
     read_seconds,
     read_share,
 )
-from emulator.rootless import run_again
+from emulator.rootless import refuse_beside_holder, run_again
 from emulator.settings import Settings, read_settings
 from emulator.state import Limits, Link, State, locked, running_state
 from emulator.status import host_status, link_status
@@ -131,9 +131,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _doctor(given[1:], console)
         options = build_parser().parse_args(given)
         run: Callable[[argparse.Namespace, Settings, Console], int] = options.run
+        settings = read_settings()
         if os.geteuid():
-            return run_again(read_settings(), options.verb, given)
-        return run(options, read_settings(), console)
+            return run_again(settings, options.verb, given)
+        refuse_beside_holder(settings)
+        return run(options, settings, console)
     except EmulatorError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -26,7 +26,7 @@ from emulator.errors import EmulationFailed, UsageError
 from emulator.settings import ROOT, Settings
 from emulator.state import locked
 
-__all__ = ["holder_process", "in_user_namespace", "prerequisites", "run_again"]
+__all__ = ["holder_process", "in_user_namespace", "prerequisites", "refuse_beside_holder", "run_again"]
 
 _SCRIPT = Path(__file__).with_name("holder.sh")
 _ENTER = ("unshare", "--user", "--map-root-user", "--map-auto")
@@ -72,6 +72,12 @@ def prerequisites() -> list[str]:
     elif not os.access(group, os.W_OK) or not os.access(group / "cgroup.procs", os.W_OK):
         lacks.append(f"the control group {group} isn't yours: run {_SCOPE}")
     return lacks
+
+
+def refuse_beside_holder(settings: Settings) -> None:
+    """As root leave a user's hosts alone: UsageError. They lie in this directory, and aren't seen from here."""
+    if not holder_process() and _find(settings):
+        raise UsageError(f"hosts of a user are up in {settings.directory}: './testbed emulate …' as that user")
 
 
 def run_again(settings: Settings, verb: str, arguments: Sequence[str]) -> int:

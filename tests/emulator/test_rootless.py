@@ -115,6 +115,8 @@ class TestUser:
         testbed.run("heal")
         assert testbed.inside("pi01", "ping -c 1 -W 5 -q desktop")[0] == 0
         assert testbed.try_run("up", "-n", "2")[0] == 2  # and those that are up stay
+        code, output = Testbed(testbed.environment).try_run("down")
+        assert code == 2 and "hosts of a user are up" in output
         testbed.run("kill", "pi01")
         testbed.run("start", "pi01")
         testbed.run("down")

@@ -1,6 +1,8 @@
 """Commands of the control side inside the network namespace that an inventory names (variable ``control_namespace``).
 
-Emulated hosts live in a network of their own, which this machine reaches from one namespace only.
+Emulated hosts live in a network of their own, which this machine reaches from one namespace only. It has a name; for a
+testbed without root it is written as where it is seen from outside, ``/proc/HOLDER/root/run/netns/NAME``: the process
+HOLDER is in the user namespace that has to be entered first.
 """
 
 from __future__ import annotations
@@ -8,32 +10,61 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
+import sys
 from pathlib import Path
 
 from control.errors import DeploymentFailed
 
-__all__ = ["NAMESPACES", "enter_namespace", "is_inside", "leave_namespace"]
+__all__ = ["NAMESPACES", "enter_command", "enter_namespace", "is_held", "is_inside", "leave_namespace"]
 
 NAMESPACES = Path("/run/netns")
+_HELD = re.compile(r"/proc/(\d+)/root(/.*)")
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
 def is_inside(name: str, *, directory: Path = NAMESPACES) -> bool:
     """Whether this process's sockets are made in the namespace of that name."""
-    try:
-        wanted, own = (directory / name).stat(), Path("/proc/self/ns/net").stat()
-    except OSError:
-        return False
-    return (wanted.st_dev, wanted.st_ino) == (own.st_dev, own.st_ino)
+    held = _HELD.fullmatch(name)
+    return any(_is_own(place) for place in (directory / name, *([Path(held[2])] if held else [])))
+
+
+def is_held(name: str) -> bool:
+    """Whether it is the namespace of a testbed without root, from which nothing leads to the machine's network."""
+    return _HELD.fullmatch(name) is not None
+
+
+def enter_command(name: str, working_directory: Path, *, directory: Path = NAMESPACES) -> list[str]:
+    """Return what goes before a command that runs in a namespace, nothing for an empty name or if we are inside.
+
+    DeploymentFailed says what to do if that can't be entered.
+    """
+    if not name or is_inside(name, directory=directory):
+        return []
+    if not (directory / name).exists():
+        raise DeploymentFailed(
+            f"the network namespace '{name}' of this inventory does not exist: './testbed emulate up' makes it"
+        )
+    if held := _HELD.fullmatch(name):
+        spaces = ["--user", "--mount", "--pid", "--preserve-credentials"]
+        enter = ["nsenter", f"--target={held[1]}", *spaces, "--", "env", f"--chdir={working_directory}"]
+        return [*enter, "ip", "netns", "exec", Path(name).name]
+    if os.geteuid():
+        raise DeploymentFailed(f"only root may enter the network namespace '{name}': run this with sudo")
+    return ["ip", "netns", "exec", name]
 
 
 def enter_namespace(name: str, *, directory: Path = NAMESPACES) -> None:
     """Make all further sockets of this thread, and of those that it starts, in a namespace; nothing for an empty name.
 
-    DeploymentFailed says what to do if that can't be.
+    For that of a testbed without root this program begins anew, inside: a process of several threads can't change its
+    user namespace. DeploymentFailed says what to do if a namespace can't be entered.
     """
     if not name or is_inside(name, directory=directory):
         return
+    if is_held(name):
+        command = [*enter_command(name, Path.cwd(), directory=directory), sys.executable, *sys.orig_argv[1:]]
+        os.execvp(command[0], command)
     try:
         _join(directory / name)
     except FileNotFoundError:
@@ -57,6 +88,14 @@ def leave_namespace(name: str, *, directory: Path = NAMESPACES) -> None:
         with contextlib.suppress(OSError):
             _join(Path(f"/proc/{process}/ns/net"))
         process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _is_own(place: Path) -> bool:
+    try:
+        wanted, own = place.stat(), Path("/proc/self/ns/net").stat()
+    except OSError:
+        return False
+    return (wanted.st_dev, wanted.st_ino) == (own.st_dev, own.st_ino)
 
 
 def _join(place: Path) -> None:

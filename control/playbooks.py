@@ -16,7 +16,7 @@ from typing import IO, Any
 import yaml
 
 from control.errors import DeploymentFailed, UsageError
-from control.namespace import NAMESPACES, is_inside
+from control.namespace import enter_command
 from control.project import ROOT, inventory_directory, shown_path
 
 __all__ = [
@@ -27,11 +27,12 @@ __all__ = [
     "playbook_command",
     "run_logged",
     "run_playbook",
+    "wheels_before",
 ]
 
 _LOG_TAIL_LINES = 40
 _GRACE_S = 10.0
-_NAMESPACE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_NAMESPACE = re.compile(r"(/proc/[0-9]{1,10}/root/run/netns/)?[a-z0-9][a-z0-9_-]{0,63}")
 
 
 def playbook_command(
@@ -43,7 +44,7 @@ def playbook_command(
     """
     if not any(inventory_directory(inventory).glob("*.yml")):
         raise UsageError(f"inventory '{inventory}' has no hosts yet: './testbed emulate up' makes those of 'emulated'")
-    inside = _enter(control_namespace(inventory))
+    inside = enter_command(control_namespace(inventory), ROOT)
     playbook = ROOT / "playbooks" / f"{name}.yml"
     if not playbook.exists():
         raise UsageError(f"{shown_path(playbook, ROOT)} does not exist")
@@ -58,17 +59,35 @@ def control_namespace(inventory: str, root: Path = ROOT) -> str:
 
     It stands in one of the inventory's files, plainly. UsageError if there is no such inventory, or a file is no YAML.
     """
+    for path, name in _read_values(inventory, "control_namespace", root):
+        if not isinstance(name, str) or not _NAMESPACE.fullmatch(name):
+            raise UsageError(f"{shown_path(path, root)}: control_namespace is {name!r}, no name of a namespace")
+        return name
+    return ""
+
+
+def wheels_before(inventory: str, root: Path = ROOT) -> list[str]:
+    """Return the kinds of hosts whose wheels are to be fetched before a playbook runs (`control_wheels`).
+
+    Where Ansible runs inside a testbed without root, nothing leads to a package index.
+    """
+    for path, kinds in _read_values(inventory, "control_wheels", root):
+        if not isinstance(kinds, list):
+            raise UsageError(f"{shown_path(path, root)}: control_wheels is {kinds!r}, no list of kinds of hosts")
+        return [str(kind) for kind in kinds]
+    return []
+
+
+def _read_values(inventory: str, key: str, root: Path) -> Iterator[tuple[Path, Any]]:
+    """Yield what an inventory's files give as a variable, with the file."""
     directory = inventory_directory(inventory, root)
     for path in sorted([*directory.glob("*.yml"), *directory.glob("group_vars/*.yml")]):
         try:
             content = yaml.load(path.read_bytes(), _VariablesLoader)
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise UsageError(f"{shown_path(path, root)} can't be read: {error}") from None
-        for name in _find_values(content, "control_namespace"):
-            if not isinstance(name, str) or not _NAMESPACE.fullmatch(name):
-                raise UsageError(f"{shown_path(path, root)}: control_namespace is {name!r}, no name of a namespace")
-            return name
-    return ""
+        for value in _find_values(content, key):
+            yield path, value
 
 
 class _VariablesLoader(yaml.SafeLoader):
@@ -86,19 +105,6 @@ def _find_values(content: Any, key: str) -> Iterator[Any]:
                 yield value
             else:
                 yield from _find_values(value, key)
-
-
-def _enter(namespace: str) -> list[str]:
-    """Return what goes before a command that runs in a network namespace; DeploymentFailed if that can't be entered."""
-    if not namespace or is_inside(namespace):
-        return []
-    if not (NAMESPACES / namespace).exists():
-        raise DeploymentFailed(
-            f"the network namespace '{namespace}' of this inventory does not exist: './testbed emulate up' makes it"
-        )
-    if os.geteuid():
-        raise DeploymentFailed(f"only root may enter the network namespace '{namespace}': run this with sudo")
-    return ["ip", "netns", "exec", namespace]
 
 
 def run_playbook(command: Sequence[str]) -> None:

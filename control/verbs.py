@@ -18,11 +18,12 @@ from control.influx.connection import DEFAULT
 from control.influx.demo import server_for_demo
 from control.live import follow, shown_seconds
 from control.plan import plan
-from control.playbooks import hosts_left_out, log_tail, playbook_command, run_logged, run_playbook
+from control.playbooks import hosts_left_out, log_tail, playbook_command, run_logged, run_playbook, wheels_before
 from control.project import ROOT, shown_path
 from control.report import print_report
 from control.rundir import ANSIBLE_LOG, RunDirectory
 from control.runs import find_run, list_runs, read_verdict, show_run
+from control.wheelhouse import find_wheelhouse
 
 __all__ = ["demo", "doctor", "emulate", "experiment", "playbook", "run_experiment", "runs", "simulate", "test"]
 
@@ -34,6 +35,7 @@ _WAIT_S = 0.25
 def playbook(options: argparse.Namespace, console: Console) -> int:
     """Run the playbook of the verb's name; CheckFailed if the check that it is fails."""
     command = playbook_command(options.playbook, options.inventory, arguments=options.arguments)
+    _fetch_wheels(options.playbook, options.inventory)
     try:
         run_playbook(command)
     except DeploymentFailed as error:
@@ -140,9 +142,15 @@ def _run_module(module: str, arguments: list[str], failure: str) -> int:
     raise CheckFailed(f"{failure} ({module} ended with {code})")
 
 
+def _fetch_wheels(name: str, inventory: str) -> None:
+    if name == "deploy" and (kinds := wheels_before(inventory)):
+        find_wheelhouse(ROOT / ".cache" / "wheels", kinds)
+
+
 def _run_quietly(name: str, inventory: str, console: Console) -> None:
     """Run a playbook with its output in a log, which is shown if it fails."""
     command = playbook_command(name, inventory)
+    _fetch_wheels(name, inventory)
     log = ROOT / ".cache" / inventory / f"{name}.log"
     console.print(f"$ {' '.join(command)}", markup=False, soft_wrap=True)
     with _spinner(console, name) as wait:

@@ -19,7 +19,7 @@ from emulator.errors import EmulationFailed
 from emulator.settings import Settings
 from emulator.state import Limits
 
-__all__ = ["Cgroups", "Hierarchies", "find_hierarchies", "parse_mounts"]
+__all__ = ["Cgroups", "Hierarchies", "enable_controllers", "find_hierarchies", "own_group", "parse_mounts"]
 
 _V1 = ("name=systemd", "cpu", "cpuacct", "cpuset", "memory", "pids", "devices")
 _V2 = ("cpu", "memory", "pids")
@@ -43,11 +43,14 @@ class Hierarchies(Struct, frozen=True):
 
 
 def parse_mounts(text: str) -> Hierarchies:
-    """Find the hierarchies in the text of ``/proc/self/mounts``; the first of each counts."""
+    """Find the hierarchies in the text of ``/proc/self/mounts``; the first of each counts that nothing later hides."""
     unified: Path | None = None
     v1: dict[str, Path] = {}
     for line in text.splitlines():
         _, place, kind, options, *_ = line.split(" ")
+        if unified and unified.is_relative_to(place):
+            unified = None
+        v1 = {name: path for name, path in v1.items() if not path.is_relative_to(place)}
         if kind == "cgroup2":
             unified = unified or Path(place)
         elif kind == "cgroup":
@@ -89,12 +92,12 @@ class Cgroups:
         for directory in self.directories:
             directory.mkdir(exist_ok=True)
         _inherit_cpuset(self._controller.get("cpuset"))
-        _enable(self._top.parent)
-        _enable(self._top)
+        enable_controllers(self._top.parent)
+        enable_controllers(self._top)
 
     def enter(self) -> Path:
         """Move this process, and so all that it will start, among those that ``kill_all`` ends; where it was before."""
-        before = self._top.parent / _own_group().lstrip("/")
+        before = self._top.parent / own_group().lstrip("/")
         work = self._top / _WORK
         work.mkdir(exist_ok=True)
         (work / "cgroup.procs").write_text(str(os.getpid()))
@@ -115,10 +118,10 @@ class Cgroups:
         _inherit_cpuset(self._controller["cpuset"] / host if "cpuset" in self._controller else None)
         group = self._top / host
         group.mkdir()
-        _enable(group)
+        enable_controllers(group)
         for part in (_LAUNCHER, _CONTAINER, _VISITORS):
             (group / part).mkdir()
-        _enable(group / _CONTAINER)
+        enable_controllers(group / _CONTAINER)
         if devices := self._controller.get("devices"):
             (devices / host / "devices.deny").write_text("a")
             for line in _DEVICES:
@@ -209,9 +212,9 @@ class Cgroups:
 def _set(path: Path, value: str, host: str) -> None:
     try:
         path.write_text(value)
-    except FileNotFoundError:
-        raise EmulationFailed(f"{host}: control groups here have no {path.name}; leave the limit out") from None
     except OSError as error:
+        if not path.exists():
+            raise EmulationFailed(f"{host}: control groups here have no {path.name}; leave the limit out") from None
         raise EmulationFailed(f"{host}: {path.name} can't be {value}: {error.strerror}; choose another") from None
 
 
@@ -224,7 +227,7 @@ def _inherit_cpuset(directory: Path | None) -> None:
             (directory / name).write_text(_read(directory.parent / name) or "0")
 
 
-def _enable(directory: Path) -> None:
+def enable_controllers(directory: Path) -> None:
     """Give the groups below one their controllers, those that v2 has here."""
     there = set((_read(directory / "cgroup.controllers") or "").split())
     enabled = set((_read(directory / "cgroup.subtree_control") or "").split())
@@ -274,7 +277,8 @@ def _is_populated(group: Path) -> bool:
     return "populated 1" in (_read(group / "cgroup.events") or "")
 
 
-def _own_group() -> str:
+def own_group() -> str:
+    """Return the path of this process's group below where cgroup v2 is mounted."""
     lines = Path("/proc/self/cgroup").read_text().splitlines()
     return next((line[3:] for line in lines if line.startswith("0::")), "/")
 

@@ -30,6 +30,7 @@ from emulator.quantities import (
     read_seconds,
     read_share,
 )
+from emulator.rootless import refuse_beside_holder, run_again
 from emulator.settings import Settings, read_settings
 from emulator.state import Limits, Link, State, locked, running_state
 from emulator.status import host_status, link_status
@@ -66,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
 
     boot = _add(verbs, "up", "boot hosts, making the base image first if there is none", _up)
     boot.add_argument("-n", "--hosts", type=int, default=17, dest="count", help="how many, the desktop included (17)")
@@ -130,7 +131,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _doctor(given[1:], console)
         options = build_parser().parse_args(given)
         run: Callable[[argparse.Namespace, Settings, Console], int] = options.run
-        return run(options, read_settings(), console)
+        settings = read_settings()
+        if os.geteuid():
+            return run_again(settings, options.verb, given)
+        refuse_beside_holder(settings)
+        return run(options, settings, console)
     except EmulatorError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from emulator.errors import EmulationFailed
 
-__all__ = ["ENVIRONMENT", "run", "succeeds"]
+__all__ = ["ENVIRONMENT", "await_process", "run", "succeeds"]
 
 # What we start speaks one language, and finds the programs that only root's PATH has.
 ENVIRONMENT = {
@@ -32,6 +32,16 @@ def run(*command: str, standard_input: str | None = None) -> str:
 def succeeds(*command: str, standard_input: str | None = None) -> bool:
     """Run to the end; was it well?"""
     return _run(command, standard_input).returncode == 0
+
+
+def await_process(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process of this terminal, which gets Ctrl-C too; its exit code as a shell has it."""
+    while True:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            continue
+        return code if code >= 0 else 128 - code
 
 
 def _run(command: Sequence[str], standard_input: str | None) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from emulator.cgroups import find_hierarchies
 from emulator.link_emulation import mechanisms
+from emulator.rootless import prerequisites
 
 __all__ = ["Finding", "examine"]
 
@@ -89,9 +90,11 @@ def _disk() -> Finding:
 
 
 def _root() -> Finding:
-    found = os.geteuid() == 0
-    words = "you are root" if found else "emulated hosts need sudo, and what is deployed on them; all else does not"
-    return Finding("root", _EMULATION, False, found, words)
+    if os.geteuid() == 0:
+        return Finding("root", _EMULATION, False, True, "you are root")
+    lacks = prerequisites()
+    words = f"sudo, or: {'; '.join(lacks)}" if lacks else "a user namespace of yours does, without --disk and powercut"
+    return Finding("root", _EMULATION, False, not lacks, words)
 
 
 def _cgroups() -> Finding:

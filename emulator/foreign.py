@@ -12,6 +12,7 @@ from pathlib import Path
 
 from emulator.commands import ENVIRONMENT, run
 from emulator.errors import EmulationFailed
+from emulator.rootless import in_user_namespace
 from emulator.settings import Settings
 
 __all__ = [
@@ -58,7 +59,7 @@ def register_command(settings: Settings) -> list[str]:
 
 def unregister(settings: Settings) -> None:
     """Remove the rule if there is one, wherever it was made."""
-    if _BINFMT.exists():
+    if _BINFMT.exists() and not in_user_namespace():  # one's own rules end with it
         script = (
             '[ -e "$1/register" ] || mount -t binfmt_misc none "$1"; cd "$1"; if [ -e "$2" ]; then echo -1 >"$2"; fi'
         )

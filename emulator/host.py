@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -12,12 +11,13 @@ from pathlib import Path
 
 from emulator.cgroups import Cgroups
 from emulator.clock import CLOCK_FILE, SHIM
-from emulator.commands import ENVIRONMENT
+from emulator.commands import ENVIRONMENT, await_process
 from emulator.errors import EmulationFailed
 from emulator.foreign import is_foreign, register_command
 from emulator.image import machine_of
 from emulator.layers import host_directory, lower_layers
-from emulator.network import inside
+from emulator.network import socket_inside
+from emulator.rootless import in_user_namespace
 from emulator.settings import Settings
 from emulator.state import Limits
 from emulator.topology import Host
@@ -61,6 +61,7 @@ def launch(settings: Settings, cgroups: Cgroups, host: Host, base: Path, golden:
         "HOST_DIRECTORY": str(directory),
         "NAMESPACE": host.namespace,
         "LAYERS": lower_layers(settings, host, base, golden),
+        "OVERLAY": "userxattr," if in_user_namespace() else "",
         "CLOCK_BIND": clock if shim else "",
     }
     with (directory / "console.log").open("ab") as log:
@@ -146,29 +147,18 @@ def execute(cgroups: Cgroups, host: str, command: Sequence[str]) -> int:
         "TERM": os.environ.get("TERM", "dumb"),
     }
     with subprocess.Popen(line, env=environment, preexec_fn=join) as process:
-        return _await(process)
+        return await_process(process)
 
 
 def execute_in_lab(settings: Settings, command: Sequence[str]) -> int:
     """Run a command of this machine in the network of the hosts; its exit code."""
     with subprocess.Popen(["ip", "netns", "exec", settings.lab, *command]) as process:
-        return _await(process)
-
-
-def _await(process: subprocess.Popen[bytes]) -> int:
-    while True:
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:  # it got one too
-            continue
-        return code if code >= 0 else 128 - code
+        return await_process(process)
 
 
 def _is_ready(settings: Settings, cgroups: Cgroups, host: Host) -> bool:
     """Does sshd greet, and may others than root log in already?"""
-    with inside(settings.lab):
-        connection = socket.socket()
-    with connection:
+    with socket_inside(settings.lab) as connection:
         connection.settimeout(_CONNECT_S)
         try:
             connection.connect((host.address, 22))

@@ -16,6 +16,7 @@ from emulator.commands import ENVIRONMENT, run
 from emulator.errors import EmulationFailed
 from emulator.files import remove_tree
 from emulator.foreign import NATIVE, is_foreign, register_command
+from emulator.rootless import in_user_namespace
 from emulator.settings import Settings
 
 __all__ = ["RELEASES", "STAMP", "USER", "base_image", "base_path", "machine_of", "remove_drafts"]
@@ -93,14 +94,18 @@ def remove_drafts(settings: Settings) -> None:
 
 def _is_current(base: Path, stamp: str) -> bool:
     try:
-        return (base / STAMP).read_text() == stamp
+        found, owner = (base / STAMP).read_text(), base.stat().st_uid
     except OSError:
         return False
+    if owner != os.geteuid():
+        raise EmulationFailed(f"{base} was made by another user: delete it as that one, or set TESTBED_EMULATOR_IMAGES")
+    return found == stamp
 
 
 def _bootstrap(settings: Settings, release: str, machine: str, target: Path, passing: Callable[[str], None]) -> None:
     log = target.with_suffix(".log")
-    command = ["mmdebstrap", "--variant=minbase", f"--include={_PACKAGES}", release, str(target)]
+    mode = ["--mode=unshare"] if in_user_namespace() else []
+    command = ["mmdebstrap", "--variant=minbase", *mode, f"--include={_PACKAGES}", release, str(target)]
     if is_foreign(machine):
         command[1:1] = [f"--architectures={_ARCHITECTURES[machine]}", "--skip=check/qemu"]  # we see to it ourselves
         command = ["unshare", "--mount", *register_command(settings), *command]

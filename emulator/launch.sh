@@ -14,7 +14,7 @@ if [ -e "$HOST_DIRECTORY/disk.img" ]; then
 fi
 mkdir -p "$HOST_DIRECTORY/rw/upper" "$HOST_DIRECTORY/rw/work"
 mount -t overlay "$HOST" "$HOST_DIRECTORY/root" \
-  -o "lowerdir=$LAYERS,upperdir=$HOST_DIRECTORY/rw/upper,workdir=$HOST_DIRECTORY/rw/work"
+  -o "${OVERLAY}lowerdir=$LAYERS,upperdir=$HOST_DIRECTORY/rw/upper,workdir=$HOST_DIRECTORY/rw/work"
 
 # systemd-nspawn wants its /run/systemd/nspawn on a tmpfs, and would leave files in the machine's /run.
 : >"$HOST_DIRECTORY/network"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from emulator.inventory import remove_inventory, write_inventory, write_known_ho
 from emulator.layers import golden_layer, host_directory, make_control_key, make_host_layers
 from emulator.link_emulation import remove_link_files
 from emulator.network import NETNS, make_network, netns_exists, remove_namespaces, set_cable
+from emulator.rootless import in_user_namespace
 from emulator.settings import Settings
 from emulator.state import Limits, State, forget_state, locked, read_state, write_state
 from emulator.topology import MOST_HOSTS, Host, plan_hosts
@@ -49,8 +49,6 @@ class Wish(Struct, frozen=True, kw_only=True):
 
 def check_machine() -> None:
     """Refuse where hosts can't be booted: EmulationFailed says what to do."""
-    if os.geteuid() != 0:
-        raise EmulationFailed("emulated hosts need root: 'sudo ./testbed emulate …', or log in as root")
     for tool, package in _TOOLS.items():
         if not shutil.which(tool, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"):
             raise EmulationFailed(f"{tool} is missing: 'apt-get install {package}'; './testbed doctor' lists all")
@@ -63,6 +61,8 @@ def hosts_of(settings: Settings, state: State) -> list[Host]:
 def up(settings: Settings, wish: Wish, say: _Say, passing: _Say) -> list[Host]:
     """Boot hosts and wait for their SSH; returns them. Whatever fails, or an interruption, takes all back first."""
     check_machine()
+    if wish.disk_bytes and in_user_namespace():
+        raise UsageError("--disk needs loop devices, which only the machine's root has: leave it out, or use sudo")
     hosts = plan_hosts(settings, wish.count)
     with locked(settings):
         cgroups = Cgroups(settings)
@@ -134,7 +134,7 @@ def _boot(
         _launch(settings, cgroups, state, host)
     wait_for_ssh(settings, cgroups, hosts, _BOOT_S, passing)
     write_known_hosts(settings, hosts)
-    write_inventory(settings, hosts)
+    write_inventory(settings, hosts, state.bases.values())
     state.phase = "up"
     write_state(settings, state)
 

@@ -112,7 +112,10 @@ class _Daemon:
 def _open_queue() -> socket.socket:
     queue = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
     queue.bind((0, 0))
-    queue.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+    try:
+        queue.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+    except PermissionError:  # in a user namespace: as much as the kernel gives to anybody
+        queue.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
     queue.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
     for message in encode_setup(QUEUE, _QUEUE_LENGTH):
         queue.send(message)

@@ -6,8 +6,10 @@ import ctypes
 import fcntl
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,8 +19,8 @@ from emulator.settings import Settings
 from emulator.topology import Host, lab_address
 
 __all__ = [
-    "BRIDGE", "NETNS", "end_processes_inside", "inside", "make_network", "netns_exists",
-    "plan_bridge", "plan_host_side", "remove_namespaces", "set_cable",
+    "BRIDGE", "NETNS", "end_processes_inside", "make_network", "netns_exists",
+    "plan_bridge", "plan_host_side", "remove_namespaces", "set_cable", "socket_inside",
 ]  # fmt: skip
 
 NETNS = Path("/run/netns")
@@ -61,7 +63,8 @@ def make_network(settings: Settings, hosts: Sequence[Host]) -> None:
     """Make the namespaces (EmulationFailed if one can't be), the bridge and the cables."""
     with _netns_lock():
         names = [settings.lab, *(host.namespace for host in hosts)]
-        run("ip", "-batch", "-", standard_input="".join(f"netns add {name}\n" for name in names))
+        # ip goes back to where it was after each, and in a user namespace nobody gets back into the machine's network.
+        run("unshare", "--net", "ip", "-batch", "-", standard_input="".join(f"netns add {name}\n" for name in names))
     run("ip", "-n", settings.lab, "-batch", "-", standard_input=_lines(plan_bridge(settings, hosts)))
     for host in hosts:
         run("ip", "-n", host.namespace, "-batch", "-", standard_input=_lines(plan_host_side(host)))
@@ -101,15 +104,16 @@ def end_processes_inside(name: str, grace_s: float = 3.0) -> None:
         time.sleep(0.05)
 
 
-@contextmanager
-def inside(name: str) -> Iterator[None]:
-    """Let this thread open sockets in a namespace; what it opened stays there."""
-    with Path("/proc/thread-self/ns/net").open() as home, (NETNS / name).open() as place:
+def socket_inside(name: str) -> socket.socket:
+    """Return a socket for TCP in a namespace, made by a thread that ends there: in a user namespace none gets back."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_make_socket, NETNS / name).result()
+
+
+def _make_socket(namespace: Path) -> socket.socket:
+    with namespace.open() as place:
         _set_namespace(place.fileno())
-        try:
-            yield
-        finally:
-            _set_namespace(home.fileno())
+    return socket.socket()
 
 
 def _set_namespace(descriptor: int) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from control import playbooks
 from control.errors import DeploymentFailed, UsageError
-from control.playbooks import control_namespace, playbook_command
+from control.namespace import enter_command
+from control.playbooks import control_namespace, playbook_command, wheels_before
 from control.project import ROOT
 
 NAME = f"tb-test-{os.getpid()}"
@@ -35,6 +36,7 @@ def make_inventory(root: Path, **files: str) -> Path:
         ({"hosts": "testbed: {hosts: {a: {}}}"}, ""),
         ({"hosts": "testbed: {hosts: {a: {}}, vars: {control_namespace: tb-lab}}"}, "tb-lab"),
         ({"hosts": "", "group_vars__all": "control_namespace: my-lab"}, "my-lab"),
+        ({"hosts": "x: {control_namespace: /proc/42/root/run/netns/tb-lab}"}, "/proc/42/root/run/netns/tb-lab"),
         ({"hosts": "", "group_vars__all": "a: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  6162"}, ""),
         ({"hosts": "", "group_vars__all": "$ANSIBLE_VAULT;1.1;AES256\n6162"}, ""),
     ],
@@ -43,7 +45,7 @@ def test_the_inventory_names_the_namespace(tmp_path: Path, files: dict[str, str]
     assert control_namespace("lab", make_inventory(tmp_path, **files)) == name
 
 
-@pytest.mark.parametrize("value", ["../x", "''", "5", "[a]", "'{{ lab }}'"])
+@pytest.mark.parametrize("value", ["../x", "/proc/1/root/etc/x", "''", "5", "[a]", "'{{ lab }}'"])
 def test_what_is_no_name_is_refused(tmp_path: Path, value: str) -> None:
     root = make_inventory(tmp_path, group_vars__all=f"control_namespace: {value}")
     with pytest.raises(UsageError, match=r"all\.yml: control_namespace is .*, no name of a namespace"):
@@ -63,6 +65,23 @@ def test_a_namespace_that_is_not_there_says_how_to_make_it(monkeypatch: pytest.M
     monkeypatch.setattr(playbooks, "control_namespace", lambda name: NAME)
     with pytest.raises(DeploymentFailed, match=rf"'{NAME}' of this inventory does not exist: './testbed emulate up'"):
         playbook_command("deploy", "local")
+
+
+def test_that_of_a_testbed_without_root_is_entered_by_its_holder(tmp_path: Path) -> None:
+    held = f"/proc/{os.getpid()}/root{tmp_path}/tb-lab"
+    with pytest.raises(DeploymentFailed, match="does not exist"):
+        enter_command(held, ROOT)
+    (tmp_path / "tb-lab").touch()
+    command = enter_command(held, ROOT)
+    assert command[:3] == ["nsenter", f"--target={os.getpid()}", "--user"]
+    assert command[-5:] == [f"--chdir={ROOT}", "ip", "netns", "exec", "tb-lab"]
+
+
+def test_wheels_that_can_not_be_fetched_inside_are_named(tmp_path: Path) -> None:
+    root = make_inventory(tmp_path, hosts="testbed: {vars: {control_wheels: [x86_64-3.11]}}")
+    assert wheels_before("lab", root) == ["x86_64-3.11"]
+    with pytest.raises(UsageError, match="no list of kinds"):
+        wheels_before("lab", make_inventory(tmp_path, hosts="control_wheels: all"))
 
 
 @pytest.fixture

@@ -87,6 +87,14 @@ class CatchUp:
         heard = self._mask([*self._final_at_first, self._core.identity])
         return self._is_credible(older) or not self._core.committee.is_supermajority(heard)
 
+    def _has_caught_up(self) -> bool:
+        """Whether this node has all that was final when it started, and more than two thirds of the weight say so."""
+        heard = self._mask([*self._final_at_first, self._core.identity])
+        ahead = [peer for peer in self._statuses if self.is_ahead(peer)]
+        is_late = max(self._final_at_first.values(), default=0) > 0
+        complete = self._core.committee.is_supermajority(heard)
+        return is_late and complete and self._sync is None and not self._is_credible(ahead)
+
     def _is_credible(self, peers: Sequence[NodeId]) -> bool:
         """Whether at least one of the peers is honest: they hold more than a third of the weight."""
         committee = self._core.committee
@@ -118,6 +126,8 @@ class CatchUp:
         """Give up on a peer that does not deliver."""
         now = self._core.now
         self._distrusted = {peer: until for peer, until in self._distrusted.items() if until > now}
+        if self._voter.is_new and self._has_caught_up():
+            self._voter.observe()
         if self._sync is not None and now >= min(self._sync.deadline, self._sync.patience):
             self._fail()
 

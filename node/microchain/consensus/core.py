@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
-from microchain.consensus.branch import BranchState, decode_branch
-from microchain.consensus.genesis import Genesis
+from microchain.consensus.branch import BranchState
+from microchain.consensus.genesis import Committee, Genesis, Member
+from microchain.consensus.handover import Boundary
 from microchain.consensus.interface import (
     Action,
     BlockRecord,
@@ -20,20 +21,29 @@ from microchain.consensus.interface import (
     SetTimer,
     Work,
 )
+from microchain.consensus.kept import decode_kept
 from microchain.consensus.lottery import Candidate, Lottery
-from microchain.consensus.objects import decode_header
+from microchain.consensus.objects import Transaction, Vote, decode_header
 from microchain.consensus.pool import Pool
 from microchain.consensus.replay import ReplayIndex
+from microchain.consensus.state import (
+    BlockContext,
+    ChainState,
+    apply_block,
+    genesis_state,
+    get_account,
+    get_committee,
+    is_dynasty_end,
+    next_dynasty,
+    senders,
+)
 from microchain.consensus.tree import Block, Tree, epoch_of, is_checkpoint
 from microchain.consensus.types import Digest, Dynasty, Epoch, Height, Nanoseconds, NodeId, Slot
 from microchain.consensus.votebook import VoteBook
 from microchain.crypto.hashing import tagged_hash
 
-__all__ = ["FIRST_DYNASTY", "Core", "compute_seed", "seed_alpha"]
+__all__ = ["Core", "compute_seed", "seed_alpha"]
 
-FIRST_DYNASTY = Dynasty(1)
-EMPTY_STATE_ROOT = tagged_hash("microchain/state")
-"""Until credits and registry changes live on the chain, the state is empty and its root a constant."""
 MAX_EVIDENCE = 16
 
 
@@ -50,6 +60,8 @@ def seed_alpha(parent_seed: bytes, slot: Slot) -> bytes:
 class Core:
     """Shared state. ``now`` and ``actions`` belong to the event being handled.
 
+    ``dynasty``, ``committee``, ``beacon`` and ``me`` are those of the dynasty that all blocks above the tree's root
+    belong to. Every first block above a ``boundary`` proves that final.
     ``wake_proposer`` is set by whoever changed something that decides whether it is time to propose.
     """
 
@@ -57,17 +69,17 @@ class Core:
         self.genesis = genesis
         self.parameters = genesis.parameters
         self.chain_id = genesis.chain_id()
-        self.committee = genesis.committee()
         self.identity = identity
-        self.me = self.committee.by_id.get(identity)
-        self.senders = {entry.node_id: entry.signing_key for entry in genesis.registry}
-        self.beacon = tagged_hash("microchain/beacon", self.chain_id, FIRST_DYNASTY.to_bytes(8, "big"))
+        self.dynasty = Dynasty(0)
+        self.committee: Committee
+        self.beacon: bytes
+        self.me: Member | None
+        self._boundary: Boundary | None = None
         self.now = Nanoseconds(0)
         self.actions: list[Action] = []
         self.connected: set[NodeId] = set()
         self.pool = Pool(self.parameters.max_pool_bytes)
         self.replay = ReplayIndex()
-        self.book = VoteBook(self.committee)
         self.tree = Tree(self._root(restored), self.parameters)
         self.head = self.tree.root
         self.certificate: tuple[bytes, ...] = restored.certificate if restored else ()
@@ -77,6 +89,36 @@ class Core:
         self._token = 0
         self._works: dict[int, Callable[[tuple[JobResult, ...]], None]] = {}
         self._persists: dict[int, Callable[[], None]] = {}
+
+    # --- the dynasty ---
+
+    def begin_dynasty(self, last: Block) -> None:
+        """``last`` is final and its dynasty's last block: take over committee and beacon of the next one, above it."""
+        self._boundary = Boundary(last.id, last.height, Dynasty(last.chain.dynasty), get_committee(last.chain))
+        last.chain = next_dynasty(last.chain)
+        last.state = last.state.rooted(last.id, last.epoch)
+        last.closes = None
+        self._enter(last.chain)
+        self.book.prune(last.epoch)
+        last.lottery = self.lottery(last.state.seed, last.slot)
+
+    @property
+    def boundary(self) -> Boundary | None:
+        """The last block of the dynasty before, while it is the tree's root; else None."""
+        boundary = self._boundary
+        return boundary if boundary is not None and boundary.id == self.tree.root.id else None
+
+    def _enter(self, chain: ChainState) -> None:
+        self.dynasty = Dynasty(chain.dynasty)
+        self.committee = get_committee(chain)
+        self.beacon = chain.beacon
+        self.me = self.committee.by_id.get(self.identity)
+        self.book = VoteBook(self.committee, self.dynasty)
+
+    def signing_key(self, node: NodeId) -> bytes | None:
+        """Return the public key of a registered node, revoked or not."""
+        account = get_account(self.head.chain, node)
+        return account.entry.signing_key if account is not None else None
 
     # --- actions ---
 
@@ -161,11 +203,22 @@ class Core:
 
     # --- blocks ---
 
+    def chain_after(
+        self, parent: Block, proposer: NodeId, transactions: Sequence[Transaction], votes: Sequence[Vote]
+    ) -> ChainState:
+        """Return the chain's state after a child of ``parent``; ProtocolError if a transaction must not be there."""
+        if parent.closes is not None:
+            return parent.chain
+        finalized = Height(parent.state.finalized_epoch * self.parameters.epoch_blocks)
+        context = BlockContext(Height(parent.height + 1), proposer, finalized)
+        return apply_block(parent.chain, context, transactions, votes)
+
     def make_block(
-        self, *, header: bytes, id: Digest, parent: Block, candidate: Candidate, state: BranchState
+        self, *, header: bytes, id: Digest, parent: Block, candidate: Candidate, state: BranchState, chain: ChainState
     ) -> Block:
         """Return a block without its body; its lottery is drawn when somebody asks."""
         height = Height(parent.height + 1)
+        closes = parent.closes or (id if is_dynasty_end(chain) else None)
         return Block(
             id=id,
             parent=parent.id,
@@ -176,9 +229,16 @@ class Core:
             proposer=candidate.member.id,
             header=header,
             state=state,
+            chain=chain,
+            closes=closes,
             lottery=self.lottery(state.seed, candidate.slot),
             candidate=candidate,
         )
+
+    @property
+    def senders(self) -> Mapping[NodeId, bytes]:
+        """The signing keys of all whose transactions count on the head."""
+        return senders(self.head.chain)
 
     def lottery(self, seed: bytes, slot: Slot) -> Lottery:
         eager = self.parameters.proposal == "eager"
@@ -189,10 +249,13 @@ class Core:
             seed = tagged_hash("microchain/genesis-seed", self.chain_id)
             id, parent, height, slot = self.chain_id, self.chain_id, Height(0), Slot(0)
             proposer, raw, state = NodeId(bytes(32)), b"", BranchState(seed, self.chain_id, 0, 0, {})
+            chain = genesis_state(self.genesis)
         else:
             header = decode_header(restored.finalized)
             id, parent, height, slot = header.id, header.parent, header.height, header.slot
-            proposer, raw, state = header.proposer, header.raw, decode_branch(restored.state)
+            proposer, raw = header.proposer, header.raw
+            state, chain = decode_kept(restored.state, restored.base)
+        self._enter(chain)
         root = Block(
             id=id,
             parent=parent,
@@ -203,8 +266,13 @@ class Core:
             proposer=proposer,
             header=raw,
             state=state,
+            chain=chain,
+            closes=None,
             lottery=self.lottery(state.seed, slot),
             candidate=None,
         )
         root.persisted = root.justified = True
+        self.book.prune(Epoch(min(root.epoch, state.finalized_epoch)))
+        if is_dynasty_end(chain):
+            self.begin_dynasty(root)
         return root

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from microchain.consensus.admission import Admission
-from microchain.consensus.branch import decode_branch
 from microchain.consensus.core import Core
 from microchain.consensus.exchange import Exchange
 from microchain.consensus.finality import Finality
 from microchain.consensus.genesis import Genesis
+from microchain.consensus.handover import is_handover
 from microchain.consensus.intake import Intake
 from microchain.consensus.interface import (
     Action,
@@ -27,6 +27,7 @@ from microchain.consensus.interface import (
     TransactionsSubmitted,
     WorkDone,
 )
+from microchain.consensus.kept import decode_kept
 from microchain.consensus.messages import (
     BlocksMissing,
     CompactBlock,
@@ -57,9 +58,14 @@ class MicrochainEngine:
 
     def __init__(self, genesis: Genesis, identity: NodeId, restored: Restored | None = None) -> None:
         self._core = core = Core(genesis, identity, restored)
-        self._finality = Finality(core, self._head_changed, self._checkpoint_missing)
+        self._finality = Finality(core, self._head_changed, self._checkpoint_missing, self._dynasty_changed)
         self._admission = Admission(core)
-        self._intake = Intake(core, self._block_valid, lambda pending: self._exchange.fetch.incomplete(pending))
+        self._intake = Intake(
+            core,
+            self._block_valid,
+            lambda pending: self._exchange.fetch.incomplete(pending),
+            self._finality.hand_over,
+        )
         self._voter = Voter(core, self._finality, restored)
         self._exchange = Exchange(core, self._finality, self._intake, self._admission, self._voter)
         self._proposer = Proposer(core, self._finality, self._own_block)
@@ -215,6 +221,11 @@ class MicrochainEngine:
         if not self._exchange.catch_up.is_silencing:
             self._voter.consider()
 
+    def _dynasty_changed(self) -> None:
+        self._proposer.begin_dynasty()
+        self._voter.begin_dynasty()
+        self._intake.forget_below(self._core.tree.root.height)
+
     def _checkpoint_missing(self, target: Digest) -> None:
         self._exchange.fetch.want_from_anybody(target)
 
@@ -230,8 +241,9 @@ class MicrochainEngine:
                 self._restore_block(record)
         for vote in (*restored.votes, *restored.own_votes):
             self._finality.accept(decode_vote(vote.raw))
-        for raw in restored.certificate:
-            self._finality.accept(decode_vote(raw))
+        if not is_handover(restored.certificate):
+            for raw in restored.certificate:
+                self._finality.accept(decode_vote(raw))
         self._finality.update_head()
 
     def _restore_block(self, record: BlockRecord) -> None:
@@ -239,14 +251,16 @@ class MicrochainEngine:
         header = decode_header(record.header)
         parent = core.tree.blocks[record.parent]
         candidate = parent.lottery.winner(header.proposer, header.slot)
-        if candidate is None:
+        if candidate is None or header.dynasty != core.dynasty:
             return
+        state, chain = decode_kept(record.state, record.base)
         block = core.make_block(
-            header=record.header, id=record.id, parent=parent, candidate=candidate, state=decode_branch(record.state)
+            header=record.header, id=record.id, parent=parent, candidate=candidate, state=state, chain=chain
         )
         expiries = tuple(decode_transaction(raw).body.valid_until for raw in record.transactions)
-        votes = tuple(decode_vote(raw) for raw in record.votes)
-        block.set_body(record.transactions, record.transaction_ids, expiries, votes)
+        handover = record.votes if is_handover(record.votes) else ()
+        votes = tuple(decode_vote(raw) for raw in record.votes) if not handover else ()
+        block.set_body(record.transactions, record.transaction_ids, expiries, votes, handover)
         block.own, block.persisted, block.restored = record.own, True, True
         if record.own:
             self._proposer.proposed_on.add(record.parent)

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from microchain.consensus.messages import Message
-from microchain.consensus.types import Digest, Epoch, Height, Nanoseconds, NodeId, Slot
+from microchain.consensus.types import Digest, Dynasty, Epoch, Height, Nanoseconds, NodeId, Slot
 
 __all__ = [
     "Action",
@@ -30,6 +30,7 @@ __all__ = [
     "FinalizedRecord",
     "Job",
     "JobResult",
+    "JournalRecord",
     "MerkleRoot",
     "MessageReceived",
     "Misbehaviour",
@@ -108,7 +109,8 @@ JobResult = tuple[bool, ...] | tuple[bytes, bytes] | bytes | None
 class BlockRecord(_Value, frozen=True):
     """A block with its body. ``own`` marks this node's own proposal, kept byte for byte for re-sending.
 
-    ``state`` is the engine's own state after the block, opaque to the ledger, which gives it back in `Restored`.
+    ``state`` and ``base`` are the engine's own state after the block, opaque to the ledger, which gives them back in
+    `Restored`; ``base`` is the same for many blocks. ``votes`` of a dynasty's first block are its hand-over.
     """
 
     id: Digest
@@ -120,6 +122,7 @@ class BlockRecord(_Value, frozen=True):
     votes: tuple[bytes, ...]
     state: bytes
     own: bool
+    base: bytes = b""
 
 
 class VoteRecord(_Value, frozen=True):
@@ -134,7 +137,10 @@ class VoteRecord(_Value, frozen=True):
 
 
 class FinalizedRecord(_Value, frozen=True):
-    """Blocks (oldest first, stored before or in the same batch) that are final now, and the votes that prove it."""
+    """Blocks (oldest first, stored before or in the same batch) that are final now, and the votes that prove it.
+
+    Where ``checkpoint`` is a dynasty's last block, ``certificate`` is the hand-over: closing headers, then votes.
+    """
 
     blocks: tuple[Digest, ...]
     checkpoint: Digest
@@ -147,6 +153,12 @@ class DiscardRecord(_Value, frozen=True):
     blocks: tuple[Digest, ...]
 
 
+class JournalRecord(_Value, frozen=True):
+    """From dynasty ``first`` on this ledger holds every vote and proposal that the node made; the last one counts."""
+
+    first: Dynasty
+
+
 class EvidenceRecord(_Value, frozen=True):
     """Two signed objects that prove an offence, and the rule they break."""
 
@@ -156,16 +168,18 @@ class EvidenceRecord(_Value, frozen=True):
     second: bytes
 
 
-Record = BlockRecord | VoteRecord | FinalizedRecord | DiscardRecord | EvidenceRecord
+Record = BlockRecord | VoteRecord | FinalizedRecord | DiscardRecord | JournalRecord | EvidenceRecord
 
 
 class Restored(_Value, frozen=True):
     """What a node finds in its ledger when it starts. All raw objects are this node's own records, already verified.
 
-    ``finalized`` is the last finalized block's header envelope and ``state`` its BlockRecord.state (empty: genesis).
+    ``finalized`` is the last finalized block's header envelope, ``state`` and ``base`` those of its BlockRecord (empty:
+    genesis).
     ``recent`` lists (id, valid_until) of each finalized transaction whose valid_until ≥ finalized height. ``blocks``
     are the unfinalized by height, ``votes`` all stored votes whose target is not below the finalized checkpoint,
-    ``own_votes`` the newest own vote (or none), ``certificate`` the votes that finalized ``finalized``.
+    ``own_votes`` the newest own vote (or none), ``certificate`` what finalized ``finalized``, ``journal`` the last
+    JournalRecord's dynasty (0: there is none).
     """
 
     finalized: bytes
@@ -175,6 +189,8 @@ class Restored(_Value, frozen=True):
     blocks: tuple[BlockRecord, ...]
     votes: tuple[VoteRecord, ...]
     own_votes: tuple[VoteRecord, ...]
+    base: bytes = b""
+    journal: Dynasty = Dynasty(0)
 
 
 # --- events ---

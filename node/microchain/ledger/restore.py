@@ -7,7 +7,7 @@ from typing import Any
 
 from microchain.consensus.interface import Restored, VoteRecord
 from microchain.consensus.objects import decode_vote
-from microchain.consensus.types import Digest, Epoch
+from microchain.consensus.types import Digest, Dynasty, Epoch
 from microchain.ledger.rows import BLOCK_COLUMNS, RecentTransactions, check_row, decode_block, decode_list
 
 __all__ = ["read_meta", "restore"]
@@ -38,11 +38,14 @@ def restore(connection: sqlite3.Connection) -> Restored:
         ),
         votes=tuple(vote for vote in votes if vote.target_epoch >= meta.get("finalized_epoch", 0)),
         own_votes=tuple(own[-1:]),
+        base=finalized.base if finalized else b"",
+        journal=Dynasty(meta.get("journal", 0)),
     )
 
 
 def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
-    """Return the single values: chain_id, checkpoint, certificate, finalized_epoch; ValueError if one is damaged."""
+    """Return the single values: chain_id, checkpoint, certificate, finalized_epoch, journal; ValueError
+    if one is damaged."""
     rows = connection.execute("SELECT checksum, key, value FROM meta")
     return {row[0]: row[1] for row in map(check_row, rows)}
 

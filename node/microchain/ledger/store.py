@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 
 import msgspec
 
+from microchain.consensus.handover import list_votes
 from microchain.consensus.interface import (
     BlockRecord,
     DiscardRecord,
     EvidenceRecord,
     FinalizedRecord,
+    JournalRecord,
     Record,
     VoteRecord,
 )
@@ -34,10 +37,12 @@ class Store:
         self._connection = connection
         self._chain_id = chain_id
         self._index = TransactionIndex(connection)
+        self._base: tuple[bytes, int] | None = None
 
     def forget(self) -> None:
         """Drop what is remembered of a transaction that was rolled back."""
         self._index.forget()
+        self._base = None
 
     def apply(self, record: Record) -> None:
         """Store one record; storing it again changes nothing."""
@@ -51,6 +56,8 @@ class Store:
                     self._finalize(record)
                 case DiscardRecord():
                     self._discard(record.blocks)
+                case JournalRecord():
+                    self._put_meta("journal", record.first)
                 case EvidenceRecord():
                     self._store_evidence(record)
         except (MalformedObject, msgspec.MsgspecError) as error:
@@ -77,7 +84,7 @@ class Store:
                 "UPDATE block SET checksum = ?, own = 1, slot = ? WHERE number = ?", (checksum, slot, known[0])
             )
             return
-        body, expires = encode_body_row(block)
+        body, expires = encode_body_row(block, self._store_base(block.base))
         size = len(body.transactions) + len(body.votes)
         values = (*head, len(block.transaction_ids), size, expires, block.header)
         number = self._connection.execute(
@@ -86,9 +93,20 @@ class Store:
             (compute_checksum(*values), *values),
         ).lastrowid
         self._connection.execute(
-            "INSERT INTO body VALUES (?, ?, ?, ?, ?, ?, ?)", (number, *msgspec.structs.astuple(body))
+            "INSERT INTO body VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (number, *msgspec.structs.astuple(body))
         )
         self._connection.execute("INSERT INTO unfinalized VALUES (?, ?)", (number, block.height))
+
+    def _store_base(self, base: bytes) -> int:
+        """Return the number of a base, stored if it is new."""
+        if self._base is None or self._base[0] != base:
+            digest = hashlib.sha256(base).digest()
+            self._connection.execute(
+                "INSERT INTO base (digest, state) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest, base)
+            )
+            row = self._connection.execute("SELECT number FROM base WHERE digest = ?", (digest,)).fetchone()
+            self._base = base, row[0]
+        return self._base[1]
 
     def _check_own_proposal(self, block: BlockRecord) -> int:
         """Return the block's slot; LedgerConflict if this node proposed another block on that parent in that slot."""
@@ -223,7 +241,7 @@ class Store:
 
 def _get_epoch(record: FinalizedRecord) -> int | None:
     """Return the finalized checkpoint's epoch: a certificate has votes from it or, where it needs two links, for it."""
-    for vote in map(decode_vote, record.certificate):
+    for vote in list_votes(record.certificate):
         if vote.source == record.checkpoint:
             return vote.source_epoch
         if vote.target == record.checkpoint:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from microchain.consensus.genesis import Genesis
+from microchain.consensus.handover import is_handover
 from microchain.consensus.interface import (
     Action,
     AdmissionCode,
@@ -62,7 +63,8 @@ class Checker:
         self._blocks: dict[Digest, BlockRecord] = {}
         self._seen: set[bytes] = set()
         self._proposals: dict[tuple[int, bytes, int, bytes], Digest] = {}
-        self._last_votes: dict[bytes, Vote] = {}
+        self._last_votes: dict[tuple[bytes, int], Vote] = {}
+        self._entries = {entry.node_id: entry for entry in genesis.registry}
         self._checks: dict[type, Callable[[SimulatedNode, Any], None]] = {
             Persist: self._on_persist,
             Send: self._on_sent,
@@ -123,7 +125,7 @@ class Checker:
                         self._finalize(node, id)
                     self.on_change()
                 case EvidenceRecord() if record.offender in self._honest:
-                    name = self._committee.by_id[record.offender].name
+                    name = self._entries[record.offender].name
                     self.report(f"{node.name} has evidence ({record.rule}) against {name}, which is honest")
 
     def _finalize(self, node: SimulatedNode, id: Digest) -> None:
@@ -184,7 +186,7 @@ class Checker:
 
     def _on_misbehaviour(self, node: SimulatedNode, action: Misbehaviour) -> None:
         if action.peer in self._honest:
-            name = self._committee.by_id[action.peer].name
+            name = self._entries[action.peer].name
             self.report(f"{node.name} accuses {name}, which is honest: {action.reason}")
 
     def _on_sent(self, node: SimulatedNode, action: Send | Broadcast) -> None:
@@ -204,24 +206,26 @@ class Checker:
                 try:
                     vote = cached_vote(raw)
                 except MalformedObject as error:
+                    if is_handover((raw,)):
+                        continue
                     self.report(f"{node.name} passes on a vote that nobody can read: {error}")
                     continue
                 if vote.voter in self._honest and self._is_signed(vote.voter, vote.id, vote.signature):
                     self._check_vote(node, vote)
 
     def _is_signed(self, signer: NodeId, id: Digest, signature: bytes) -> bool:
-        member = self._committee.by_id.get(signer)
-        return member is not None and self._suite.verify(member.signing_key, id, signature)
+        entry = self._entries.get(signer)
+        return entry is not None and self._suite.verify(entry.signing_key, id, signature)
 
     def _check_vote(self, node: SimulatedNode, vote: Vote) -> None:
-        last = self._last_votes.get(vote.voter)
-        name = self._committee.by_id[vote.voter].name
+        last = self._last_votes.get((vote.voter, vote.body.dynasty))
+        name = self._entries[vote.voter].name
         if last is not None and (vote.target_epoch <= last.target_epoch or vote.source_epoch < last.source_epoch):
             if vote.id != last.id:
                 was, now = (f"{v.source_epoch} → {v.target_epoch} ({v.target.hex()[:16]})" for v in (last, vote))
                 self.report(f"{name}, which is honest, votes {now} after {was}")
             return
-        self._last_votes[vote.voter] = vote
+        self._last_votes[vote.voter, vote.body.dynasty] = vote
         if node.id == vote.voter and isinstance(node.store, MemoryStore):
             self._check_durable(node, node.store, vote)
 
@@ -245,7 +249,7 @@ class Checker:
 
     def _proves(self, store: MemoryStore, branch: list[BlockRecord], source: Digest) -> bool:
         votes = [record.raw for record in store.votes.values() if record.target == source]
-        votes += [raw for block in branch for raw in block.votes]
+        votes += [raw for block in branch for raw in block.votes if not is_handover((raw,))]
         decoded = (cached_vote(raw) for raw in votes)
         voters = {vote.voter for vote in decoded if vote.target == source}
         return self._committee.is_supermajority(sum(1 << self._committee.by_id[voter].index for voter in voters))
@@ -263,7 +267,7 @@ class Checker:
             return
         key = (header.dynasty, header.parent, header.slot, header.proposer)
         if self._proposals.setdefault(key, header.id) != header.id:
-            name = self._committee.by_id[header.proposer].name
+            name = self._entries[header.proposer].name
             self.report(f"{name}, which is honest, proposes twice in slot {header.slot} on {header.parent.hex()[:16]}")
         if node.id == header.proposer and isinstance(node.store, MemoryStore) and not node.store.is_durable(header.id):
             self.report(f"{node.name} sends its block at height {header.height} before it is durable")

@@ -6,17 +6,19 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from microchain.consensus.handover import list_votes
 from microchain.consensus.interface import (
     BlockRecord,
     DiscardRecord,
     EvidenceRecord,
     FinalizedRecord,
+    JournalRecord,
     Record,
     Restored,
     VoteRecord,
 )
 from microchain.consensus.objects import decode_transaction, decode_vote
-from microchain.consensus.types import Digest, Height
+from microchain.consensus.types import Digest, Dynasty, Height
 
 __all__ = ["MemoryStore", "Store"]
 
@@ -62,6 +64,7 @@ class MemoryStore:
         """The votes that finalized the checkpoint at a height."""
         self.evidence: list[EvidenceRecord] = []
         self.own_vote: VoteRecord | None = None
+        self.journal = Dynasty(0)
         self._unfinalized: set[Digest] = set()
         self._stored_by: dict[Digest, int] = {}
 
@@ -103,12 +106,14 @@ class MemoryStore:
                     self._stored_by.setdefault(record.id, number)
                     if record.own or record.id not in self.votes:
                         self.votes[record.id] = record
-                    if record.own and (self.own_vote is None or record.target_epoch >= self.own_vote.target_epoch):
+                    if record.own and (self.own_vote is None or _order(record) >= _order(self.own_vote)):
                         self.own_vote = record
                 case FinalizedRecord():
                     self._finalize(record)
                 case DiscardRecord():
                     self._discard(record.blocks)
+                case JournalRecord():
+                    self.journal = record.first
                 case EvidenceRecord():
                     self.evidence.append(record)
 
@@ -150,6 +155,8 @@ class MemoryStore:
             blocks=tuple(sorted((self.blocks[id] for id in self._unfinalized), key=lambda b: b.height)),
             votes=tuple(sorted(self.votes.values(), key=lambda v: (v.target_epoch, v.id))),
             own_votes=(self.own_vote,) if self.own_vote else (),
+            base=self.blocks[self.finalized[-1]].base if self.finalized else b"",
+            journal=self.journal,
         )
 
     def _unexpired(self) -> Iterator[tuple[Digest, int]]:
@@ -174,9 +181,13 @@ class MemoryStore:
         return next((votes for at, votes in sorted(self.certificates.items()) if at >= height), None)
 
 
+def _order(record: VoteRecord) -> tuple[int, int]:
+    return decode_vote(record.raw).body.dynasty, record.target_epoch
+
+
 def _get_epoch(record: FinalizedRecord) -> int:
     """Return the finalized checkpoint's epoch: its certificate has votes from it or, in the two-step form, for it."""
-    for vote in map(decode_vote, record.certificate):
+    for vote in list_votes(record.certificate):
         if vote.source == record.checkpoint:
             return vote.source_epoch
         if vote.target == record.checkpoint:

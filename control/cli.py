@@ -16,6 +16,7 @@ from control.errors import ControlError
 from control.influx.cli import add_parser as add_influx
 from control.remote.cli import add_parsers as add_remote
 from control.report import add_parser as add_report
+from control.watch.cli import add_parser as add_watch
 
 __all__ = ["build_parser", "main"]
 
@@ -98,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_bench(commands)
     add_influx(commands)
     add_remote(commands)
+    add_watch(commands)
 
     for name, (help_text, run) in _PASSED_ON.items():
         _add(commands, name, help_text, run)

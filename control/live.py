@@ -16,9 +16,11 @@ from control.cells import Cell
 from control.progress import Progress, ProgressTail
 from control.rundir import RunDirectory
 
-__all__ = ["CellState", "RunView", "follow", "shown_seconds"]
+__all__ = ["ENDED", "CellState", "RunView", "follow", "seconds_of", "shown_seconds"]
 
-_ENDED = ("collected", "sealed", "failed", "comparing", "compared")
+ENDED = ("collected", "sealed", "failed", "comparing", "compared")
+"""The phases of a cell whose measurement is over."""
+
 _BAR = 20
 _REFRESH_S = 0.25
 _LINES_FOR_A_CELL = 4
@@ -48,7 +50,7 @@ class CellState:
             self.failed = True
         if not self.failed or progress.phase == "failed":
             self.message = progress.message
-        if progress.phase in _ENDED:
+        if progress.phase in ENDED:
             self.ended = at
 
     def seconds(self, now: float) -> float | None:
@@ -70,7 +72,7 @@ class RunView:
         """Take one line into account; lines of cells that aren't ours are left alone."""
         state = self.states.get(progress.cell)
         if state is not None:
-            state.apply(progress, _seconds_of(progress.at))
+            state.apply(progress, seconds_of(progress.at))
 
     def remaining(self, now: float) -> float | None:
         """Estimate the seconds left from what finished cells took, compared with their plan; None before one has."""
@@ -81,13 +83,13 @@ class RunView:
         factor = sum(s.seconds(now) or 0.0 for s in finished) / planned
         left = 0.0
         for state in self.states.values():
-            if state.phase not in _ENDED:
+            if state.phase not in ENDED:
                 left += max(0.0, factor * state.cell.planned_s - (state.seconds(now) or 0.0))
         return left
 
     def headline(self, now: float) -> str:
         """One line: run, cells done, time taken, time left."""
-        done = sum(s.phase in _ENDED for s in self.states.values())
+        done = sum(s.phase in ENDED for s in self.states.values())
         failed = sum(s.failed for s in self.states.values())
         remaining = self.remaining(now)
         left = "time left not known yet" if remaining is None else f"about {shown_seconds(remaining)} left"
@@ -103,7 +105,7 @@ class RunView:
         table = Table("cell", "phase", "progress", "seconds", "", box=None, pad_edge=False)
         for cell_id, state in self.states.items():
             seconds = state.seconds(now)
-            style = "red" if state.failed else "green" if state.phase in _ENDED else ""
+            style = "red" if state.failed else "green" if state.phase in ENDED else ""
             phase = "failed" if state.failed else state.phase
             table.add_row(
                 cell_id,
@@ -190,7 +192,7 @@ def _line(progress: Progress) -> str:
     return f"{progress.at[11:19]} {progress.cell or 'run'} {progress.phase}{amount}{message}"
 
 
-def _seconds_of(at: str) -> float:
+def seconds_of(at: str) -> float:
     """The moment of a progress line; now, if another program wrote it in a form of its own."""
     try:
         return datetime.fromisoformat(at).timestamp()

@@ -27,6 +27,7 @@ import msgspec
 from msgspec import Struct
 
 from control.errors import ControlError
+from control.namespace import leave_namespace
 from control.project import ROOT
 
 __all__ = ["LOCAL", "Archive", "Wheelhouse", "WheelhouseError", "find_wheelhouse", "main"]
@@ -180,8 +181,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kind", action="append", default=[], help="of a host, such as aarch64-3.11, or local")
     parser.add_argument("--extra", action="append", default=[], help="one more package, pinned in requirements.txt")
     parser.add_argument("--check", action="store_true", help="make nothing, only say what is missing")
+    parser.add_argument("--leave-namespace", default="", metavar="NAME", help="a network that has no package index")
     options = parser.parse_args(arguments)
     try:
+        leave_namespace(options.leave_namespace)
         wheels = find_wheelhouse(options.output.resolve(), options.kind, options.extra, make=not options.check)
     except ControlError as error:
         print(error, file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,20 +16,30 @@ from rich.markup import escape
 from emulator import faults, tables
 from emulator.cgroups import Cgroups
 from emulator.doctor import examine
-from emulator.errors import EmulatorError, UsageError
+from emulator.errors import EmulationFailed, EmulatorError, UsageError
 from emulator.host import execute, execute_in_lab
 from emulator.image import RELEASES
 from emulator.lifecycle import Wish, check_machine, down, hosts_of, start, up
-from emulator.quantities import read_bytes, read_cpus, read_ppm, read_rate, read_seconds, read_share
+from emulator.quantities import (
+    read_bytes,
+    read_cpus,
+    read_delay,
+    read_disk,
+    read_ppm,
+    read_rate,
+    read_seconds,
+    read_share,
+)
 from emulator.settings import Settings, read_settings
 from emulator.state import Limits, Link, State, locked, running_state
 from emulator.status import host_status, link_status
-from emulator.topology import DESKTOP, Host, choose
+from emulator.topology import DESKTOP, Host, choose, choose_one
 
 __all__ = ["build_parser", "main"]
 
 _Passing = Callable[[str], None]
 
+_NO_LIMIT = "none"
 _WIDTH = 140  # of tables that go to a file
 
 _DESCRIPTION = """\
@@ -111,6 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    os.umask(0o022)  # what hosts are made of is for their users too, whatever this one keeps to himself
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _WIDTH)
     try:
         if given[:1] == ["doctor"]:
@@ -121,6 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EmulatorError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {error.filename or 'the machine'}: {error.strerror}", file=sys.stderr)
+        return EmulationFailed.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -146,10 +161,8 @@ def _up(options: argparse.Namespace, settings: Settings, console: Console) -> in
         count=options.count,
         release=options.release,
         golden=options.golden,
-        disk_bytes=read_bytes(options.disk) if options.disk else 0,
-        limits=Limits(
-            read_bytes(options.memory) if options.memory else 0, read_cpus(options.cpus) if options.cpus else 0.0
-        ),
+        disk_bytes=read_disk(options.disk) if options.disk else 0,
+        limits=Limits(int(_limit(options.memory, read_bytes) or 0), _limit(options.cpus, read_cpus) or 0.0),
     )
     with _progress(console) as passing:
         hosts = up(settings, wish, lambda text: console.print(text, markup=False), passing)
@@ -188,7 +201,7 @@ def _exec(options: argparse.Namespace, settings: Settings, console: Console) -> 
         raise UsageError("say what to run: ./testbed emulate exec pi01 -- systemctl status")
     if options.host == "lab":
         return execute_in_lab(settings, command)
-    [host] = choose(hosts_of(settings, state), [options.host])
+    host = choose_one(hosts_of(settings, state), options.host)
     return execute(Cgroups(settings), host.name, command)
 
 
@@ -199,8 +212,8 @@ def _start(options: argparse.Namespace, settings: Settings, console: Console) ->
 
 
 def _snapshot(options: argparse.Namespace, settings: Settings, console: Console) -> int:
-    with _chosen(options, settings, [options.host]) as (state, hosts):
-        place = faults.snapshot(settings, state, hosts[0], options.name)
+    with _chosen(options, settings, ["all"]) as (state, hosts):
+        place = faults.snapshot(settings, state, choose_one(hosts, options.host), options.name)
     console.print(f"golden layer: {place}", markup=False)
     return 0
 
@@ -231,17 +244,13 @@ def _resume(options: argparse.Namespace, settings: Settings, console: Console) -
 
 def _link(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     link = Link(
-        delay_s=read_seconds(options.delay) if options.delay else 0.0,
-        jitter_s=read_seconds(options.jitter) if options.jitter else 0.0,
+        delay_s=read_delay(options.delay) if options.delay else 0.0,
+        jitter_s=read_delay(options.jitter) if options.jitter else 0.0,
         loss=read_share(options.loss) if options.loss else 0.0,
         rate=read_rate(options.rate) if options.rate else 0.0,
         shared=options.shared,
     )
-    if link.delay_s < 0 or link.jitter_s < 0:
-        raise UsageError("a delay can't be negative")
-    shared_rate = None if options.shared_rate is None else 0.0
-    if options.shared_rate not in (None, "none"):
-        shared_rate = read_rate(options.shared_rate)
+    shared_rate = _limit(options.shared_rate, read_rate)
     with _chosen(options, settings) as (state, hosts):
         faults.set_links(settings, state, hosts, link, shared_rate)
         links = link_status(settings, state)
@@ -273,11 +282,17 @@ def _clock(options: argparse.Namespace, settings: Settings, console: Console) ->
 def _limits(options: argparse.Namespace, settings: Settings, console: Console) -> int:
     if not (options.memory or options.cpus):
         raise UsageError("say which limit: --memory 512M, --cpus 2 or both")
-    memory = read_bytes(options.memory) if options.memory else None
-    cpus = read_cpus(options.cpus) if options.cpus else None
+    memory, cpus = _limit(options.memory, read_bytes), _limit(options.cpus, read_cpus)
     with _chosen(options, settings) as (state, hosts):
-        faults.limit(settings, state, hosts, memory, cpus)
+        faults.limit(settings, state, hosts, None if memory is None else int(memory), cpus)
     return 0
+
+
+def _limit(text: str | None, read: Callable[[str], float]) -> float | None:
+    """0 is without limit, None was not given."""
+    if text is None:
+        return None
+    return 0.0 if text == _NO_LIMIT else read(text)
 
 
 @contextmanager
@@ -316,5 +331,5 @@ def _add_hosts(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--memory", metavar="SIZE", help="of each host, such as 1G")
-    parser.add_argument("--cpus", metavar="NUMBER", help="of each host, such as 4 or 0.5")
+    parser.add_argument("--memory", metavar="SIZE", help="of each host, such as 1G, or 'none' for all there is")
+    parser.add_argument("--cpus", metavar="NUMBER", help="of each host, such as 4 or 0.5, or 'none' for all")

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from emulator.clock import CLOCK_FILE, SHIM, install_shim, write_clock
 from emulator.commands import run
-from emulator.errors import EmulationFailed, UsageError
+from emulator.errors import UsageError
 from emulator.files import remove_tree
 from emulator.image import STAMP, USER
 from emulator.settings import Settings
@@ -149,8 +149,6 @@ def _authorize(seed: Path, base: Path, control_key: str) -> None:
 def _make_disk(image: Path, size: int) -> None:
     with image.open("wb") as stream:
         os.truncate(stream.fileno(), size)
-    if size < 64 << 20:
-        raise EmulationFailed(f"a disk of {size} bytes is too small; give --disk 64M or more")
     options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
     run("mkfs.ext4", "-q", "-m", "0", "-E", options, str(image))
 

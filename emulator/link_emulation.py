@@ -22,7 +22,7 @@ from emulator.state import Link, State, write_state
 from emulator.topology import Host
 
 __all__ = [
-    "apply_links", "apply_rules", "daemon_runs", "plan_iptables", "plan_netem", "plan_rules", "probe",
+    "apply_links", "apply_rules", "daemon_runs", "mechanisms", "plan_iptables", "plan_netem", "plan_rules",
     "read_report", "remove_link_files",
 ]  # fmt: skip
 
@@ -84,22 +84,22 @@ def apply_rules(settings: Settings, state: State) -> None:
         run(*_in(settings.lab), "iptables-restore", standard_input=plan_iptables(ports))
 
 
-def probe(settings: Settings, host: Host, shared: bool) -> str:
-    """Return the mechanism that this kernel has; EmulationFailed if it has none. netem knows no shared medium.
+def mechanisms(*enter: str) -> list[str]:
+    """Return what this kernel has to emulate links with, the best first; ``enter`` runs a command in a namespace.
 
-    iptables sees a bridge's frames only where br_netfilter is loaded already: to load it would change other bridges.
+    Only trying shows it. iptables sees a bridge's frames only where br_netfilter is loaded already: to load it would
+    change other bridges.
     """
-    command = ("tc", "-n", settings.lab, "qdisc")
-    if not shared and succeeds(*command, "replace", "dev", host.port, "root", "netem", "delay", "0"):
-        run(*command, "del", "dev", host.port, "root")
-        return "netem"
-    if succeeds(*_in(settings.lab), "nft", "--check", "-f", "-", standard_input=plan_rules([], [host.port])):
-        return "nfqueue"
-    seen = succeeds(*_in(settings.lab), "sysctl", "-q", _BRIDGE_CALLS)
-    test = plan_iptables([host.port])
-    if seen and succeeds(*_in(settings.lab), "iptables-restore", "--test", standard_input=test):
-        return "nfqueue-iptables"
-    raise EmulationFailed(f"links can't be emulated here: {_WORDS}")
+    found = []
+    if succeeds(*enter, "tc", "qdisc", "replace", "dev", "lo", "root", "netem", "delay", "1ms"):
+        succeeds(*enter, "tc", "qdisc", "del", "dev", "lo", "root")
+        found.append("netem")
+    if succeeds(*enter, "nft", "--check", "-f", "-", standard_input=plan_rules([], ["lo"])):
+        found.append("nfqueue")
+    seen = succeeds(*enter, "sysctl", "-q", _BRIDGE_CALLS)
+    if seen and succeeds(*enter, "iptables-restore", "--test", standard_input=plan_iptables(["lo"])):
+        found.append("nfqueue-iptables")
+    return found
 
 
 def apply_links(settings: Settings, cgroups: Cgroups, state: State, hosts: Sequence[Host]) -> None:
@@ -110,7 +110,12 @@ def apply_links(settings: Settings, cgroups: Cgroups, state: State, hosts: Seque
     shared = bool(state.shared_rate)
     if not state.mechanism or (state.mechanism == "netem" and shared):
         clear_netem(settings, hosts if state.mechanism else [])
-        state.mechanism = probe(settings, hosts[0], shared)
+        usable = [
+            m for m in mechanisms(*_in(settings.lab)) if not (shared and m == "netem")
+        ]  # it knows no shared medium
+        if not usable:
+            raise EmulationFailed(f"links can't be emulated here: {_WORDS}")
+        state.mechanism = usable[0]
     write_state(settings, state)
     shaped = [host for host in hosts if host.name in state.links]
     if state.mechanism == "netem":

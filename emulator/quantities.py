@@ -6,10 +6,14 @@ import re
 
 from emulator.errors import UsageError
 
-__all__ = ["read_bytes", "read_cpus", "read_ppm", "read_rate", "read_seconds", "read_share"]
+__all__ = [
+    "read_bytes", "read_cpus", "read_delay", "read_disk", "read_ppm", "read_rate", "read_seconds", "read_share",
+]  # fmt: skip
 
 _BYTES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DISK_BYTES = 64 << 20, 4096 << 30
+_MOST_DELAY_S = 10.0
 _RATES = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 
 
@@ -27,6 +31,22 @@ def read_seconds(text: str) -> float:
     if not found:
         raise UsageError(f"'{text}': give a time such as 20ms, -2.5s or 1d")
     return float(found[1]) * _SECONDS[found[2]]
+
+
+def read_disk(text: str) -> int:
+    """A size that a file system with a journal fits into, and that a file can have."""
+    size = read_bytes(text)
+    if not _DISK_BYTES[0] <= size <= _DISK_BYTES[1]:
+        raise UsageError(f"a disk of {text}: give between 64M and 4096G")
+    return size
+
+
+def read_delay(text: str) -> float:
+    """A time from nothing to what no link of a testbed exceeds, in seconds."""
+    delay = read_seconds(text)
+    if not 0 <= delay <= _MOST_DELAY_S:
+        raise UsageError(f"a delay of {text}: give between 0ms and {_MOST_DELAY_S:g}s")
+    return delay
 
 
 def read_rate(text: str) -> float:

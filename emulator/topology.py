@@ -10,7 +10,7 @@ from msgspec import Struct
 from emulator.errors import UsageError
 from emulator.settings import Settings
 
-__all__ = ["DESKTOP", "MOST_HOSTS", "Host", "choose", "lab_address", "plan_hosts"]
+__all__ = ["DESKTOP", "MOST_HOSTS", "Host", "choose", "choose_one", "lab_address", "plan_hosts"]
 
 DESKTOP = "desktop"
 MOST_HOSTS = 33  # the chapter's seventeen, and room for as many boards again
@@ -49,6 +49,14 @@ def choose(hosts: Sequence[Host], names: Sequence[str]) -> list[Host]:
         if name not in by_name:
             raise UsageError(f"there is no host '{name}'; there are: {', '.join(by_name)}")
     return [by_name[name] for name in dict.fromkeys(wanted)]
+
+
+def choose_one(hosts: Sequence[Host], name: str) -> Host:
+    """Return the one host of that name; UsageError for a list, ``all`` or nobody."""
+    chosen = choose(hosts, [name])
+    if len(chosen) != 1:
+        raise UsageError(f"'{name}': name one host, such as {hosts[-1].name}")
+    return chosen[0]
 
 
 def lab_address(settings: Settings) -> str:

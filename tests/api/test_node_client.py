@@ -61,8 +61,9 @@ async def test_wrong_token_is_a_node_error(url: str, tls: Path) -> None:
 
 async def test_node_that_is_not_there_is_unreachable(unused_tcp_port: int) -> None:
     async with NodeClient(f"http://127.0.0.1:{unused_tcp_port}") as client:
-        with pytest.raises(Unreachable, match="is the node running"):
+        with pytest.raises(Unreachable, match="is the node running") as refused:
             await client.status()
+        assert refused.value.reason == "Connection refused"
         with pytest.raises(Unreachable):
             async with client.events():
                 pass
@@ -84,8 +85,9 @@ async def test_certificate_for_another_host_is_refused(url: str, tls: Path) -> N
 async def test_slow_answer_is_unreachable_after_the_timeout(url: str, tls: Path, node: StandInNode) -> None:
     node.hold = asyncio.Event()
     async with NodeClient(url, ca_file=tls / "ca.crt", token=TOKEN, timeout_s=0.05) as client:
-        with pytest.raises(Unreachable):
+        with pytest.raises(Unreachable) as late:
             await client.submit(b"x")
+        assert late.value.reason == "Connection timed out"
     node.hold.set()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations_with_replacement
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from microchain.consensus.genesis import (
     GenesisError,
     Parameters,
     RegistryEntry,
+    Sortition,
     compute_weights,
     decode_genesis,
     encode_genesis,
@@ -112,6 +114,45 @@ def test_registry_of_devices_only_is_refused() -> None:
         entry["role"] = "device"
     with pytest.raises(GenesisError, match="lists no validator"):
         decode_genesis(encode(changed))
+
+
+def sortition(validators: int, **parameters: Any) -> bytes:
+    """A document with so many validators of credit 100 and a drawn committee."""
+    registry = tuple(
+        RegistryEntry(name=f"v{n}", role="validator", signing_key=bytes([n]) * 32) for n in range(validators)
+    )
+    return encode_genesis(Genesis(run_id="0" * 32, parameters=Parameters(**parameters), registry=registry))
+
+
+def test_small_drawn_committee_is_refused_with_its_probability_unless_the_experiment_wants_it() -> None:
+    with pytest.raises(GenesisError, match=r"16 of 16 validators .* probability 0\.048 .* `unsafe_committee: true`"):
+        decode_genesis(sortition(16, committee=Sortition(expected_members=16)))
+    decode_genesis(sortition(16, committee=Sortition(expected_members=16), unsafe_committee=True))
+    decode_genesis(sortition(100, committee=Sortition(expected_members=64)))
+
+
+def test_drawn_committee_of_too_few_validators_is_refused() -> None:
+    with pytest.raises(GenesisError, match=r"3 validators have the credit .* at least 4"):
+        decode_genesis(sortition(3, committee=Sortition(expected_members=16), unsafe_committee=True))
+    with pytest.raises(GenesisError, match="0 validators have the credit"):
+        decode_genesis(sortition(16, committee=Sortition(expected_members=16), minimum_credit=101))
+
+
+def test_one_crash_never_costs_finality_for_any_median_and_committee_of_four_to_seven() -> None:
+    """The worst committee of each median: one member as heavy as the clamp allows, the others as light as it allows."""
+    for count in range(4, 8):
+        for median in range(1001):
+            below = (count - 1) // 2
+            credits = [0] * below + [median] * (count - below - 1) + [1000]
+            weights = compute_weights(credits)
+            assert 3 * (sum(weights) - max(weights)) > 2 * sum(weights), (count, median)
+
+
+@pytest.mark.parametrize(("count", "highest"), [(4, 24), (5, 16), (6, 11), (7, 9)])
+def test_one_crash_never_costs_finality_for_any_credits(count: int, highest: int) -> None:
+    for credits in combinations_with_replacement([*range(highest + 1), 100, 1000], count):
+        weights = compute_weights(list(credits))
+        assert 3 * (sum(weights) - max(weights)) > 2 * sum(weights), credits
 
 
 @given(st.integers(0, len(ENCODED) - 1), st.integers(1, 255))

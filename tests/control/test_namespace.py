@@ -97,3 +97,20 @@ def test_playbooks_run_inside_and_are_not_entered_twice(namespace: str, monkeypa
         check=True,
     )
     assert Path(inside.stdout.strip()).name == "ansible-playbook"
+
+
+def test_a_program_inside_can_go_back_to_the_network_that_it_was_started_from(namespace: str) -> None:
+    code = (
+        "from pathlib import Path; from control.namespace import is_inside, leave_namespace; print(is_inside(%r));"
+        "leave_namespace('other'); print(is_inside(%r));"
+        "leave_namespace(%r); print(Path('/proc/thread-self/ns/net').readlink())"
+    )
+    inside = subprocess.run(
+        ["ip", "netns", "exec", namespace, sys.executable, "-c", code % (namespace, namespace, namespace)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'node'}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert inside.stdout.split() == ["True", "True", str(Path("/proc/self/ns/net").readlink())]

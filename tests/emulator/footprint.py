@@ -64,9 +64,9 @@ def members(settings: Settings) -> frozenset[tuple[int, str]]:
     """Return every process in the testbed's control groups: (number, start time)."""
     pids = set()
     for group in _cgroups(settings.cgroup):
-        for place in Path(group).rglob("cgroup.procs"):
+        for place, _, _ in os.walk(group):  # groups come and go meanwhile
             with suppress(OSError):
-                pids |= {int(pid) for pid in place.read_text().split()}
+                pids |= {int(pid) for pid in (Path(place) / "cgroup.procs").read_text().split()}
     return frozenset((pid, began) for pid in pids if (began := _began(pid)) != _ENDED)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from emulator.topology import plan_hosts
 from tests.emulator.footprint import look, members
 from tests.emulator.testbed import EMULATION, Testbed, make_testbed
 
@@ -90,12 +91,23 @@ def test_a_host_can_open_no_device_of_the_machine(testbed: Testbed) -> None:
 
 
 def test_a_host_has_no_more_memory_than_its_limit(testbed: Testbed) -> None:
+    before = {name: host["process"] for name, host in testbed.status().items() if name != "links"}
     code, _ = testbed.inside("pi02", "python3 -c 'x = bytearray(700 << 20)'")
     assert code == 137
-    assert testbed.status()["pi02"]["condition"] == "up"
+    after = testbed.status()
+    assert before == {name: after[name]["process"] for name in before}
+    assert testbed.inside("pi01", "systemctl is-system-running") == (0, "running\n")
     testbed.run("limits", "pi02", "--memory", "1G", "--cpus", "1.5")
     assert testbed.inside("pi02", "python3 -c 'x = bytearray(700 << 20)'")[0] == 0
     assert testbed.status()["pi02"]["limits"] == {"memory_bytes": 1 << 30, "cpus": 1.5}
+
+
+def test_a_host_has_no_more_processors_than_its_limit(testbed: Testbed) -> None:
+    testbed.run("limits", "pi02", "--cpus", "0.2")
+    burn = "import time; end = time.time() + 1\nwhile time.time() < end: pass\nprint(time.process_time())"
+    assert float(testbed.inside("pi02", f"python3 -c '{burn}'")[1]) < 0.5
+    testbed.run("limits", "pi02", "--cpus", "none")
+    assert testbed.status()["pi02"]["limits"]["cpus"] == 0
 
 
 def test_a_disk_of_its_own_gets_full(testbed: Testbed) -> None:
@@ -126,6 +138,28 @@ def test_a_partition_cuts_hosts_but_not_the_control_machine_and_heals(testbed: T
     assert round_trip_ms(testbed, "pi02") > 0
 
 
+def test_a_one_way_partition_loses_only_what_one_side_sends(testbed: Testbed) -> None:
+    _, one, two = plan_hosts(testbed.settings, 3)
+    for here, there in ((one, two), (two, one)):  # nobody has to ask for the other's hardware address
+        testbed.inside(here.name, f"ip neigh replace {there.address} lladdr {there.mac} nud permanent dev eth0")
+
+    def requests_seen(host: str) -> int:
+        names, values = re.findall(r"Icmp: (.*)", testbed.inside(host, "grep ^Icmp: /proc/net/snmp")[1])
+        return int(values.split()[names.split().index("InEchos")])
+
+    before = requests_seen("pi01"), requests_seen("pi02")
+    testbed.run("partition", "--one-way", "pi01")
+    assert all(
+        "100% packet loss" in testbed.inside(a, f"ping -c 3 -i 0.05 -W 1 {b}")[1]
+        for a, b in (("pi01", TWO), ("pi02", ONE))
+    )
+    assert (requests_seen("pi01"), requests_seen("pi02")) == (before[0] + 3, before[1])
+    testbed.run("heal")
+    assert round_trip_ms(testbed, "pi02") > 0
+    for host in ("pi01", "pi02"):
+        testbed.inside(host, "ip neigh flush nud permanent dev eth0")
+
+
 def test_links_are_slow_lossy_and_perfect_again(testbed: Testbed) -> None:
     code, output = testbed.try_run("link", "pi01", "pi02", "--delay", "10ms")
     if code == 3 and "can't be emulated here" in output:
@@ -140,6 +174,36 @@ def test_links_are_slow_lossy_and_perfect_again(testbed: Testbed) -> None:
     assert 0 < round_trip_ms(testbed, "pi02") < 20
 
 
+def test_links_jitter_lose_a_share_and_have_a_rate(testbed: Testbed) -> None:
+    testbed.run("link", "pi01", "--delay", "5ms", "--jitter", "10ms")
+    output = testbed.inside("pi01", f"ping -c 30 -i 0.02 -q {TWO}")[1]
+    shortest, _, longest = (float(number) for number in re.findall(r"[\d.]+(?=/)", output.partition("=")[2]))
+    assert shortest >= 10 and longest > shortest + 5
+    testbed.run("link", "pi01", "--loss", "30%")
+    received = re.search(r"(\d+) received", testbed.inside("pi01", f"ping -c 50 -i 0.01 -W 1 -q {TWO}")[1])
+    assert received and 1 <= int(received[1]) <= 49  # about a quarter each is lost going, coming, in vain
+    for options in (["--rate", "8mbit"], ["--shared", "--shared-rate", "16mbit"]):  # a medium carries each frame twice
+        testbed.run("link", "pi01", "pi02", *options)
+        assert seconds_for_a_megabyte(testbed) >= 0.9
+    testbed.run("link", "all", "--shared-rate", "none")
+    assert seconds_for_a_megabyte(testbed) < 0.9
+
+
+def seconds_for_a_megabyte(testbed: Testbed) -> float:
+    """How long TCP takes from pi01 to pi02."""
+    listen = "import socket; s = socket.create_server(('', 8001)); c = s.accept()[0]\nwhile c.recv(1 << 16): pass"
+    send = (
+        "import socket, time; s = socket.create_connection(('pi02', 8001)); began = time.monotonic()\n"
+        "s.sendall(bytes(1_000_000)); s.shutdown(1); s.recv(1); print(time.monotonic() - began)"
+    )
+    with testbed.start("exec", "pi02", "--", "python3", "-c", listen) as receiver:
+        assert until(lambda: "8001" in testbed.inside("pi02", "ss -ltn")[1])
+        code, output = testbed.try_run("exec", "pi01", "--", "python3", "-c", send)
+        receiver.communicate()
+    assert code == 0, output
+    return float(output)
+
+
 def test_the_daemon_of_the_links_is_started_again_when_it_dies(testbed: Testbed) -> None:
     if not testbed.run("link", "pi01", "--delay", "10ms").count("daemon"):
         testbed.run("link", "all")
@@ -152,6 +216,7 @@ def test_the_daemon_of_the_links_is_started_again_when_it_dies(testbed: Testbed)
 
 
 def test_a_wall_clock_is_wrong_for_one_host_only(testbed: Testbed) -> None:
+    machine = time.time() - time.monotonic()
     code, output = testbed.try_run("clock", "pi01", "--offset=-1d", "--drift", "100")
     if code == 3 and "gcc" in output:
         pytest.skip(output.strip())
@@ -163,8 +228,14 @@ def test_a_wall_clock_is_wrong_for_one_host_only(testbed: Testbed) -> None:
     assert -86_460 < shift("pi01") < -86_340
     assert -60 < shift("pi02") <= 0
     assert testbed.status()["pi01"]["clock_drift_ppm"] == 100
+    service = "systemd-run --quiet --wait --pipe -p DynamicUser=yes -p ProtectSystem=strict date +%s"
+    assert -86_460 < int(testbed.inside("pi01", service)[1]) - time.time() < -86_340
+    testbed.run("clock", "pi01", "--drift", "100000")  # a tenth too fast
+    script = "from time import *; a, b = time(), monotonic(); sleep(1); print((time() - a) / (monotonic() - b))"
+    assert float(testbed.inside("pi01", f"python3 -c '{script}'")[1]) == pytest.approx(1.1, abs=0.05)
     testbed.run("clock", "pi01")
     assert -60 < shift("pi01") <= 0
+    assert time.time() - time.monotonic() == pytest.approx(machine, abs=1)
 
 
 def test_after_a_kill_what_was_written_is_there_and_a_peer_saw_no_goodbye(testbed: Testbed) -> None:
@@ -201,6 +272,13 @@ def test_a_reboot_and_a_poweroff_from_inside(testbed: Testbed) -> None:
     testbed.inside("pi02", "systemctl poweroff")
     assert until(lambda: testbed.status()["pi02"]["condition"] == "down")
     testbed.run("start", "pi02")
+
+
+@pytest.mark.parametrize("names", ["pi01,pi02", "all", ",", "pi99"])
+def test_what_is_done_to_one_host_is_refused_for_several_or_none(testbed: Testbed, names: str) -> None:
+    for arguments in (["exec", names, "--", "true"], ["snapshot", "some", "--host", names]):
+        code, output = testbed.try_run(*arguments)
+        assert code == 2 and output.startswith("error: ") and output.count("\n") == 1
 
 
 def test_a_second_up_is_refused_while_hosts_are_up(testbed: Testbed) -> None:

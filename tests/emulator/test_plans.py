@@ -13,7 +13,16 @@ from emulator.files import mounts_below
 from emulator.inventory import build_inventory
 from emulator.link_emulation import plan_iptables, plan_netem, plan_rules
 from emulator.network import plan_bridge, plan_host_side
-from emulator.quantities import read_bytes, read_cpus, read_ppm, read_rate, read_seconds, read_share
+from emulator.quantities import (
+    read_bytes,
+    read_cpus,
+    read_delay,
+    read_disk,
+    read_ppm,
+    read_rate,
+    read_seconds,
+    read_share,
+)
 from emulator.settings import Settings, read_settings
 from emulator.state import Link
 from emulator.topology import MOST_HOSTS, choose, plan_hosts
@@ -143,6 +152,8 @@ def test_netem_is_told_in_its_own_units() -> None:
         (read_seconds, "-1d", -86400.0),
         (read_rate, "40mbit", 40e6),
         (read_rate, "1.5Gbit", 1.5e9),
+        (read_delay, "10s", 10.0),
+        (read_disk, "64M", 64 << 20),
         (read_share, "1%", 0.01),
         (read_share, "0.25", 0.25),
         (read_cpus, "0.5", 0.5),
@@ -161,6 +172,10 @@ def test_quantities_are_read_as_people_write_them(read: object, text: str, value
         (read_seconds, "5"),
         (read_seconds, "nan s"),
         (read_rate, "40"),
+        (read_delay, "-1ms"),
+        (read_delay, "11s"),
+        (read_disk, "63M"),
+        (read_disk, "999999G"),
         (read_share, "101%"),
         (read_share, "-1%"),
         (read_cpus, "0"),

@@ -67,6 +67,18 @@ def test_down_removes_what_a_killed_up_left(testbed: Testbed, boot_s: float, num
     assert look(testbed.settings, seen) == NOTHING, f"killed after {pause:.2f} s"
 
 
+def test_a_killed_down_is_finished_by_the_next(testbed: Testbed, boot_s: float) -> None:
+    testbed.run("up", "-n", "2", "--disk", "256M")
+    seen = members(testbed.settings)
+    for _ in range(3):
+        process = testbed.start("down")
+        time.sleep(random.uniform(0.2, 0.6) * boot_s)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    testbed.run("down")
+    assert look(testbed.settings, seen) == NOTHING
+
+
 def test_an_interrupted_up_takes_all_back_itself(testbed: Testbed) -> None:
     process = testbed.start("up", "-n", "2", "--disk", "256M")
     while not members(testbed.settings) and process.poll() is None:
@@ -106,7 +118,9 @@ def test_hosts_whose_record_is_gone_are_found_by_their_names(testbed: Testbed) -
 
 def test_an_up_that_fails_says_why_and_leaves_nothing(testbed: Testbed) -> None:
     code, output = testbed.try_run("up", "-n", "1", "--disk", "1M")
-    assert code != 0 and "64M" in output
+    assert code == 2 and "64M" in output
+    code, output = testbed.try_run("up", "-n", "1", "--golden", "none")
+    assert code == 2 and "snapshot none" in output
     assert look(testbed.settings) == NOTHING
 
 

@@ -45,6 +45,7 @@ class Testbed:
             [sys.executable, "-m", "emulator", *arguments],
             env=self.environment,
             cwd=ROOT,
+            umask=0o077,  # as careful people have it; hosts must not notice
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

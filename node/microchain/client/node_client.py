@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -56,7 +58,11 @@ class NodeError(RuntimeError):
 
 
 class Unreachable(ConnectionError):
-    """No answer from the node; whether it took the request is unknown."""
+    """No answer from the node; whether it took the request is unknown. ``reason`` is why, in a few words."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 class EventStreamClosed(Unreachable):
@@ -311,9 +317,19 @@ class NodeClient:
 
     def _unreachable(self, error: Exception) -> Unreachable:
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            return Unreachable(f"{self.url}: its certificate is not trusted ({error.certificate_error}); check ca_file")
+            message = f"{self.url}: its certificate is not trusted ({error.certificate_error}); check ca_file"
+            return Unreachable(message, "its certificate is not trusted")
         what = str(error) or type(error).__name__
-        return Unreachable(f"{self.url} does not answer ({what}); is the node running and the address right?")
+        message = f"{self.url} does not answer ({what}); is the node running and the address right?"
+        return Unreachable(message, _name_reason(error) or what)
+
+
+def _name_reason(error: Exception) -> str:
+    """The system's word for what broke a connection, such as "Connection refused"; empty if it has none."""
+    if isinstance(error, TimeoutError):
+        return os.strerror(errno.ETIMEDOUT)
+    number = error.errno if isinstance(error, OSError) else None
+    return "" if number is None or number not in errno.errorcode else os.strerror(number)
 
 
 async def _read_events(url: str, socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[dict[str, Any]]:

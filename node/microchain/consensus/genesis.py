@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from microchain.consensus.sortition import compute_unsafe_probability
 from microchain.consensus.types import Digest, NodeId, ProtocolError, Weight
 from microchain.crypto.hashing import tagged_hash
 from microchain.crypto.merkle import merkle_root
@@ -173,6 +174,7 @@ def decode_genesis(document: bytes) -> Genesis:
     _refuse_repeated("name", [e.name for e in genesis.registry])
     _refuse_repeated("signing key", [e.signing_key.hex() for e in genesis.registry])
     _refuse_repeated("VRF key", [e.vrf_key.hex() for e in genesis.registry if e.vrf_key])
+    _refuse_repeated("PVSS key", [e.pvss_key.hex() for e in genesis.registry if e.pvss_key])
     _refuse_repeated("TLS key", [e.tls_key.hex() for e in genesis.registry if e.tls_key])
     _refuse_repeated("address", [e.address for e in genesis.registry if e.address])
     if not any(e.role == "validator" for e in genesis.registry):
@@ -182,7 +184,31 @@ def decode_genesis(document: bytes) -> Genesis:
             f"genesis: max_tx_bytes {genesis.parameters.max_tx_bytes} is more than max_block_bytes "
             f"{genesis.parameters.max_block_bytes}; no such transaction would fit into a block"
         )
+    if isinstance(genesis.parameters.committee, Sortition):
+        _check_sortition(genesis, genesis.parameters.committee)
     return genesis
+
+
+MAX_UNSAFE = 0.01
+"""Probability for each dynasty that a drawn committee has a third of Byzantine weight."""
+
+
+def _check_sortition(genesis: Genesis, sortition: Sortition) -> None:
+    minimum_credit = genesis.parameters.minimum_credit
+    credits = [e.credit for e in genesis.registry if e.role == "validator" and e.credit >= minimum_credit]
+    if len(credits) < sortition.minimum:
+        raise GenesisError(
+            f"genesis: {len(credits)} validators have the credit that sortition takes ({minimum_credit}), and a "
+            f"committee has at least {sortition.minimum}; register more, or set `committee: fixed`"
+        )
+    members = [(credit, int(w)) for credit, w in zip(credits, compute_weights(credits), strict=True)]
+    chance = compute_unsafe_probability(members, sortition.expected_members)
+    if chance > MAX_UNSAFE and not genesis.parameters.unsafe_committee:
+        raise GenesisError(
+            f"genesis: with {sortition.expected_members} of {len(credits)} validators expected, a drawn committee has "
+            f"a third of Byzantine weight with probability {chance:.2g} (if a fifth of the validators is Byzantine; "
+            f"at most {MAX_UNSAFE:g}); set `committee: fixed`, expect more members, or set `unsafe_committee: true`"
+        )
 
 
 def _refuse_repeated(what: str, values: list[str]) -> None:

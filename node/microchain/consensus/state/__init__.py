@@ -17,8 +17,9 @@ Shape, for those who call it:
   *parent's* state.
 - A proposer takes pooled transactions with ``select_transactions(state, context, candidates)``: those that may stand
   in one block, in order. A transaction that is refused there may be valid later.
-- ``find_duty(state, context, me) -> Duty | None`` is what a validator should send now: a deal, a reveal or a claim;
-  the answer of the keyring to ``duty.job`` becomes the payload with ``duty.payload(result)``.
+- ``find_duty(state, context, me) -> Duty | None`` is what a validator should send now: a ``DealDuty`` or
+  ``RevealDuty`` for its ``PvssKey``, a ``ClaimDuty`` for its VRF key; the result becomes the payload of a transaction
+  of ``duty.kind`` with ``duty.payload(result)``. Results are functions of key and duty.
 - ``is_dynasty_end(state)``: the block is L, its dynasty's last. Above it only closing blocks follow, which have no
   state change: ``apply_block`` refuses them, and their state root is L's. ``next_dynasty(state) -> ChainState`` (L's
   state) gives the state from which the first block of the next dynasty, of height ``state.height + 1``, is applied.
@@ -26,6 +27,16 @@ Shape, for those who call it:
   ``senders(state)`` (id → signing key of all who may send transactions now) are what the engine asks of a state.
 """
 
+from microchain.consensus.state.checks import (
+    Checks,
+    DealCheck,
+    ProofCheck,
+    RevealCheck,
+    SignatureCheck,
+    perform_checks,
+)
+from microchain.consensus.state.duties import ClaimDuty, DealDuty, Duty, RevealDuty, find_duty
+from microchain.consensus.state.evidence import FALSE_REVEAL, TWO_HEADERS, TWO_VOTES
 from microchain.consensus.state.model import (
     Account,
     BlockContext,
@@ -39,8 +50,17 @@ from microchain.consensus.state.model import (
     senders,
     state_root,
 )
+from microchain.consensus.state.payloads import (
+    EvidencePayload,
+    RegisterPayload,
+    RevokePayload,
+    SharingView,
+    encode_payload,
+)
+from microchain.consensus.state.randshare import view_sharing
 from microchain.consensus.state.transition import (
     apply_block,
+    compute_checks,
     genesis_state,
     is_dynasty_end,
     next_dynasty,
@@ -48,20 +68,41 @@ from microchain.consensus.state.transition import (
 )
 
 __all__ = [
+    "FALSE_REVEAL",
+    "TWO_HEADERS",
+    "TWO_VOTES",
     "Account",
     "BlockContext",
     "ChainState",
+    "Checks",
+    "ClaimDuty",
+    "DealCheck",
+    "DealDuty",
+    "Duty",
+    "EvidencePayload",
     "InvalidTransaction",
+    "ProofCheck",
+    "RegisterPayload",
+    "RevealCheck",
+    "RevealDuty",
+    "RevokePayload",
     "Rules",
+    "SharingView",
+    "SignatureCheck",
     "apply_block",
+    "compute_checks",
     "decode_state",
+    "encode_payload",
     "encode_state",
+    "find_duty",
     "genesis_state",
     "get_account",
     "get_committee",
     "is_dynasty_end",
     "next_dynasty",
+    "perform_checks",
     "select_transactions",
     "senders",
     "state_root",
+    "view_sharing",
 ]

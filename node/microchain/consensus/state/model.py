@@ -30,6 +30,7 @@ __all__ = [
     "encode_state",
     "get_account",
     "get_committee",
+    "get_seat",
     "senders",
     "state_root",
 ]
@@ -112,9 +113,10 @@ class Sharing(Struct, frozen=True, array_like=True):
 
 
 class Claim(Struct, frozen=True, array_like=True):
-    """A validator that was selected for the next committee with so many units of its credit."""
+    """A validator that the draw of one attempt selected for the next committee, with so many units of its credit."""
 
     id: bytes
+    attempt: int
     units: int
 
 
@@ -138,7 +140,7 @@ class ChainState(Struct, frozen=True, array_like=True):
     ``start`` is the height of the last block before the dynasty; ``seats`` its committee in order of id; ``beacon``
     its randomness. ``snapshot`` (from the end of the deal window on) lists who may claim a seat in the next dynasty and
     with which credit, ``next_beacon`` (from the end of the reveal window on) is that dynasty's randomness; both are
-    empty before.
+    empty before. ``attempt`` counts the draws for it that were not sufficient.
     """
 
     rules: Rules
@@ -154,6 +156,7 @@ class ChainState(Struct, frozen=True, array_like=True):
     participation: tuple[Participation, ...]
     sharing: Sharing
     claims: tuple[Claim, ...]
+    attempt: int
     slashes: tuple[Slash, ...]
     past_sharings: tuple[PastSharing, ...]
 
@@ -189,6 +192,7 @@ def state_root(state: ChainState) -> Digest:
             state.participation,
             state.sharing,
             state.claims,
+            state.attempt,
             state.slashes,
             state.past_sharings,
         )
@@ -206,6 +210,12 @@ def get_account(state: ChainState, id: bytes) -> Account | None:
     place = bisect_left(state.registry, id, key=lambda account: account.id)
     account = state.registry[place] if place < len(state.registry) else None
     return account if account is not None and account.id == id else None
+
+
+def get_seat(state: ChainState, id: bytes) -> int | None:
+    """Return the index of a member in the committee, or None if the node is none."""
+    place = bisect_left(state.seats, id, key=lambda seat: seat.id)
+    return place if place < len(state.seats) and state.seats[place].id == id else None
 
 
 def get_committee(state: ChainState) -> Committee:

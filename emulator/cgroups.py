@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -241,7 +242,8 @@ def _kill(group: Path, timeout_s: float = 20.0) -> None:
             (group / "cgroup.freeze").write_text("1")
             for directory in _walk(group):
                 for pid in (_read(directory / "cgroup.procs") or "").split():
-                    os.kill(int(pid), signal.SIGKILL)
+                    with suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
             (group / "cgroup.freeze").write_text("0")
         if time.monotonic() > end:
             raise EmulationFailed(f"{group}: processes don't end; see 'cat {group}/cgroup.procs'")

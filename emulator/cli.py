@@ -33,7 +33,7 @@ from emulator.quantities import (
 from emulator.settings import Settings, read_settings
 from emulator.state import Limits, Link, State, locked, running_state
 from emulator.status import host_status, link_status
-from emulator.topology import DESKTOP, Host, choose, choose_one
+from emulator.topology import DESKTOP, Host, choose, choose_one, plan_hosts
 
 __all__ = ["build_parser", "main"]
 
@@ -71,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     boot = _add(verbs, "up", "boot hosts, making the base image first if there is none", _up)
     boot.add_argument("-n", "--hosts", type=int, default=17, dest="count", help="how many, the desktop included (17)")
     boot.add_argument("--release", choices=RELEASES, default=RELEASES[0], help=f"of Debian ({RELEASES[0]})")
+    boot.add_argument("--arm64", metavar="HOST,HOST…", help="these have another processor, run by qemu, slowly")
     boot.add_argument("--golden", default="", metavar="NAME", help="on top of a layer that 'snapshot' made")
     boot.add_argument(
         "--disk", metavar="SIZE", help="a disk of its own for each host, such as 2G; without: as it comes"
@@ -160,6 +161,7 @@ def _up(options: argparse.Namespace, settings: Settings, console: Console) -> in
     wish = Wish(
         count=options.count,
         release=options.release,
+        arm64=tuple(host.name for host in choose(plan_hosts(settings, options.count), [options.arm64 or ""])),
         golden=options.golden,
         disk_bytes=read_disk(options.disk) if options.disk else 0,
         limits=Limits(int(_limit(options.memory, read_bytes) or 0), _limit(options.cpus, read_cpus) or 0.0),

@@ -5,6 +5,7 @@ The machine's clock is never touched. A file of three integers, mapped by every 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import mmap
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from emulator.commands import run
 from emulator.errors import UsageError
+from emulator.foreign import is_foreign
 from emulator.settings import Settings
 
 __all__ = ["CLOCK_FILE", "SHIM", "decode_clock", "encode_clock", "install_shim", "read_clock", "write_clock"]
@@ -56,14 +58,17 @@ def read_clock(path: Path) -> tuple[float, float]:
     return decode_clock(path.read_bytes(), time.monotonic_ns())
 
 
-def install_shim(settings: Settings) -> Path | None:
-    """Return the library, compiled once; None where there is no C compiler."""
-    source = _SOURCE.read_bytes()
-    library = settings.images / f"clock-{hashlib.sha256(source).hexdigest()[:16]}.so"
-    if not library.exists():
-        if not shutil.which("gcc"):
-            return None
-        draft = library.with_suffix(".new")
-        run("gcc", "-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(draft), str(_SOURCE))
-        draft.replace(library)
+def install_shim(settings: Settings, machine: str) -> Path | None:
+    """Return the library for a processor, compiled once; None where there is no C compiler for it."""
+    compiler = f"{machine}-linux-gnu-gcc" if is_foreign(machine) else "gcc"
+    version = hashlib.sha256(f"{machine} ".encode() + _SOURCE.read_bytes()).hexdigest()[:16]
+    library = settings.images / f"clock-{version}.so"
+    if not library.exists() and not shutil.which(compiler):
+        return None
+    with library.with_suffix(".lock").open("w") as lock:  # of two at once the second finds it done
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            draft = library.with_suffix(".new")
+            run(compiler, "-O2", "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(draft), str(_SOURCE))
+            draft.replace(library)
     return library

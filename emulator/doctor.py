@@ -55,7 +55,7 @@ _PROGRAMS = [
     _Program(("mkfs.ext4",), f"{_EMULATION}: --disk, powercut", True, "apt-get install e2fsprogs", ("-V",)),
     _Program(("gcc",), f"{_EMULATION}: wrong clocks; building InfluxDB 2", False, "apt-get install gcc libc6-dev"),
     _Program(("qemu-aarch64-static", "qemu-aarch64"), "an emulated arm64 host", False,
-             "apt-get install qemu-user-static binfmt-support"),
+             "apt-get install qemu-user-static"),
     _Program(("influxd",), "./testbed influx; else built", False, "from influxdata.com, or by go", ("version",)),
     _Program(("go",), "building InfluxDB", False, "apt-get install golang-go, or from go.dev", ("version",)),
     _Program(("cargo",), "building InfluxDB 2", False, "apt-get install cargo, or from rustup.rs"),

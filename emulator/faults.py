@@ -157,7 +157,7 @@ def snapshot(settings: Settings, state: State, host: Host, name: str) -> Path:
     was_frozen = cgroups.is_frozen(host.name)
     cgroups.freeze(host.name, True)
     try:
-        return save_golden(settings, name, upper, Path(state.base))
+        return save_golden(settings, name, upper, Path(state.bases[host.name]))
     finally:
         cgroups.freeze(host.name, was_frozen)
 

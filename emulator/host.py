@@ -14,6 +14,8 @@ from emulator.cgroups import Cgroups
 from emulator.clock import CLOCK_FILE, SHIM
 from emulator.commands import ENVIRONMENT
 from emulator.errors import EmulationFailed
+from emulator.foreign import is_foreign, register_command
+from emulator.image import machine_of
 from emulator.layers import host_directory, lower_layers
 from emulator.network import inside
 from emulator.settings import Settings
@@ -49,6 +51,7 @@ def launch(settings: Settings, cgroups: Cgroups, host: Host, base: Path, golden:
     """Start one host; it boots by itself and stays when this process ends."""
     cgroups.make_host(host.name, limits)
     directory = host_directory(settings, host)
+    foreign = register_command(settings) if is_foreign(machine_of(base)) else []
     clock = f"--bind-ro={directory / CLOCK_FILE}:{Path(SHIM).with_name(CLOCK_FILE)}"
     shim = (directory / "seed" / SHIM.lstrip("/")).exists()
     environment = {
@@ -58,11 +61,11 @@ def launch(settings: Settings, cgroups: Cgroups, host: Host, base: Path, golden:
         "HOST_DIRECTORY": str(directory),
         "NAMESPACE": host.namespace,
         "LAYERS": lower_layers(settings, host, base, golden),
-        "BINDS": clock if shim else "",
+        "CLOCK_BIND": clock if shim else "",
     }
     with (directory / "console.log").open("ab") as log:
         process = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "slave", "sh", str(_LAUNCH)],
+            ["unshare", "--mount", "--propagation", "slave", *foreign, "sh", str(_LAUNCH)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -34,7 +34,7 @@ while [ "$status" = 133 ]; do
   sh -c 'echo $$ >"$CONTAINER_GROUP/cgroup.procs" && exec "$@"' sh systemd-nspawn --quiet --register=no --keep-unit \
     --network-namespace-path="$HOST_DIRECTORY/network" --directory="$HOST_DIRECTORY/root" --machine="$HOST" \
     --hostname="$HOST" --boot --console=pipe --link-journal=no --resolv-conf=off --timezone=off \
-    --kill-signal=SIGRTMIN+3 --capability=CAP_NET_ADMIN $BINDS || status=$?
+    --kill-signal=SIGRTMIN+3 --capability=CAP_NET_ADMIN ${CLOCK_BIND:+"$CLOCK_BIND"} || status=$?
 done
 echo "systemd-nspawn ended with $status"
 exit "$status"

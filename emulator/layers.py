@@ -15,7 +15,8 @@ from emulator.clock import CLOCK_FILE, SHIM, install_shim, write_clock
 from emulator.commands import run
 from emulator.errors import UsageError
 from emulator.files import remove_tree
-from emulator.image import STAMP, USER
+from emulator.foreign import QEMU_DROP_IN, QEMU_SERVICES, is_foreign
+from emulator.image import STAMP, USER, machine_of
 from emulator.settings import Settings
 from emulator.topology import Host
 
@@ -24,7 +25,7 @@ __all__ = [
     "public_host_key", "save_golden", "upper_layer",
 ]  # fmt: skip
 
-_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,31}$")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 # What makes a host that host, or belongs to one boot of it; the layer of identity gives it again.
 _NOT_GOLDEN = (
@@ -40,7 +41,7 @@ def host_directory(settings: Settings, host: Host) -> Path:
 
 def golden_path(settings: Settings, name: str) -> Path:
     """Return where the golden layer of that name is or would be; UsageError for a name that can't be."""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise UsageError(f"golden layer '{name}': a name is one to 32 of a-z, 0-9 and '-'")
     return settings.golden / name
 
@@ -84,7 +85,11 @@ def make_host_layers(
     (seed / "etc" / "ssh" / "ssh_host_ed25519_key.pub").write_text(public_text)
     _authorize(seed, base, control_key)
     write_clock(directory / CLOCK_FILE, 0.0, 0.0)
-    if shim := install_shim(settings):
+    machine = machine_of(base)
+    if is_foreign(machine):
+        (seed / QEMU_DROP_IN).parent.mkdir(parents=True)
+        (seed / QEMU_DROP_IN).write_text(QEMU_SERVICES)
+    if shim := install_shim(settings, machine):
         target = seed / SHIM.lstrip("/")
         target.parent.mkdir(parents=True)
         shutil.copyfile(shim, target)

@@ -13,8 +13,9 @@ from msgspec import Struct
 from emulator.cgroups import Cgroups
 from emulator.errors import EmulationFailed, EmulatorError, UsageError
 from emulator.files import release_loops, remove_tree
+from emulator.foreign import ARM64, NATIVE, unregister
 from emulator.host import launch, wait_for_ssh
-from emulator.image import base_image, remove_drafts
+from emulator.image import base_image, base_path, remove_drafts
 from emulator.inventory import remove_inventory, write_inventory, write_known_hosts
 from emulator.layers import golden_layer, host_directory, make_control_key, make_host_layers
 from emulator.link_emulation import remove_link_files
@@ -25,7 +26,7 @@ from emulator.topology import MOST_HOSTS, Host, plan_hosts
 
 __all__ = ["Wish", "check_machine", "down", "hosts_of", "recorded", "start", "up"]
 
-_BOOT_S = 120.0
+_BOOT_S = 300.0  # one that is emulated down to its processor takes its time
 _TOOLS = {"systemd-nspawn": "systemd-container", "ip": "iproute2", "nft": "nftables", "setpriv": "util-linux"}
 
 _Say = Callable[[str], None]
@@ -39,6 +40,10 @@ class Wish(Struct, frozen=True, kw_only=True):
     golden: str = ""
     disk_bytes: int = 0
     limits: Limits = Limits()
+    arm64: tuple[str, ...] = ()
+
+    def machine(self, host: Host) -> str:
+        return ARM64 if host.name in self.arm64 else NATIVE
 
 
 def check_machine() -> None:
@@ -81,13 +86,11 @@ def start(settings: Settings, state: State, hosts: Sequence[Host], passing: _Say
     """Boot hosts that are down, with what was on their disks; those that run are left alone."""
     cgroups = Cgroups(settings)
     sleeping = [host for host in hosts if not cgroups.is_alive(host.name)]
-    base = Path(state.base)
-    golden = golden_layer(settings, state.golden, base) if state.golden else None
     with recorded(cgroups):
         for host in sleeping:
             release_loops([image for image in state.images if Path(image).parent.name == host.name])
             set_cable(settings, host, True)
-            launch(settings, cgroups, host, base, golden, state.limits[host.name])
+            _launch(settings, cgroups, state, host)
         wait_for_ssh(settings, cgroups, sleeping, _BOOT_S, passing)
 
 
@@ -113,16 +116,18 @@ def down(settings: Settings) -> bool:
 def _boot(
     settings: Settings, cgroups: Cgroups, state: State, hosts: list[Host], wish: Wish, say: _Say, passing: _Say
 ) -> None:
-    base = base_image(settings, wish.release, say, passing)
-    golden = golden_layer(settings, wish.golden, base) if wish.golden else None
+    for machine in dict.fromkeys(wish.machine(host) for host in hosts):
+        base = base_image(settings, wish.release, machine, say, passing)
+        if wish.golden:
+            golden_layer(settings, wish.golden, base)
     key = make_control_key(settings)
     for number, host in enumerate(hosts):
         passing(f"preparing {number + 1} of {len(hosts)} hosts")
-        make_host_layers(settings, host, hosts, base, key, wish.disk_bytes)
+        make_host_layers(settings, host, hosts, Path(state.bases[host.name]), key, wish.disk_bytes)
     passing("making the network")
     make_network(settings, hosts)
     for host in hosts:
-        launch(settings, cgroups, host, base, golden, wish.limits)
+        _launch(settings, cgroups, state, host)
     wait_for_ssh(settings, cgroups, hosts, _BOOT_S, passing)
     write_known_hosts(settings, hosts)
     write_inventory(settings, hosts)
@@ -130,12 +135,18 @@ def _boot(
     write_state(settings, state)
 
 
+def _launch(settings: Settings, cgroups: Cgroups, state: State, host: Host) -> None:
+    base = Path(state.bases[host.name])
+    golden = golden_layer(settings, state.golden, base) if state.golden else None
+    launch(settings, cgroups, host, base, golden, state.limits[host.name])
+
+
 def _plan_state(settings: Settings, cgroups: Cgroups, hosts: Sequence[Host], wish: Wish) -> State:
     """Write down all that may come to be outside our own directory."""
     return State(
         phase="starting",
         hosts=[host.name for host in hosts],
-        base=str(settings.images / f"base-{wish.release}"),
+        bases={host.name: str(base_path(settings, wish.release, wish.machine(host))) for host in hosts},
         golden=wish.golden,
         disk_bytes=wish.disk_bytes,
         limits={host.name: wish.limits for host in hosts},
@@ -172,6 +183,7 @@ def _clear(settings: Settings, cgroups: Cgroups, state: State) -> None:
     cgroups.kill_all()
     remove_namespaces(state.namespaces, state.made_netns_directory)
     release_loops(state.images)
+    unregister(settings)
     cgroups.remove_all()
     remove_tree(settings.hosts)
     remove_drafts(settings)

@@ -17,7 +17,7 @@ __all__ = ["ROOT", "Settings", "read_settings"]
 ROOT = Path(__file__).resolve().parent.parent
 
 # Short: `PREFIX-desktop` names a namespace and a directory, and nothing longer than 15 characters names an interface.
-_PREFIX = re.compile(r"^[a-z][a-z0-9]{0,5}$")
+_PREFIX = re.compile(r"[a-z][a-z0-9]{0,5}")
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -74,7 +74,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """
     standard = Settings()
     prefix = environment.get("TESTBED_EMULATOR_PREFIX") or standard.prefix
-    if not _PREFIX.match(prefix):
+    if not _PREFIX.fullmatch(prefix):
         raise UsageError(f"TESTBED_EMULATOR_PREFIX '{prefix}': one to six of a-z and 0-9, a letter first")
     network = environment.get("TESTBED_EMULATOR_NET") or standard.network
     try:

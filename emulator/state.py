@@ -44,12 +44,13 @@ class Link(Struct, frozen=True):
 class State(Struct, kw_only=True):
     """``state.json``. ``namespaces``, ``cgroups`` and ``images`` name everything that may exist outside our directory.
 
+    ``bases``: the image that each host stands on.
     ``phase`` is "up" only when all hosts have answered; anything else is what an interrupted command left.
     """
 
     phase: Literal["starting", "up", "stopping"]
     hosts: list[str]
-    base: str
+    bases: dict[str, str]
     golden: str = ""
     disk_bytes: int = 0
     limits: dict[str, Limits] = field(default_factory=dict)

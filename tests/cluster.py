@@ -184,7 +184,7 @@ class Cluster:
         ):
             return response.status, await response.json()
 
-    async def wait_ready(self, index: int, seconds: float = 30.0) -> None:
+    async def wait_ready(self, index: int, seconds: float = 120.0) -> None:
         """Wait until a spawned node says that it is ready."""
 
         async def ready() -> bool:

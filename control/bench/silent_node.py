@@ -6,6 +6,7 @@ Nodes have no such switch; what is left is what the engine spends on saying what
 from __future__ import annotations
 
 import sys
+from types import MappingProxyType
 from typing import Any
 
 from microchain import cli
@@ -20,6 +21,7 @@ class SilentRecorder:
 
     points = 0
     dropped = 0
+    last_board: MappingProxyType[str, float] = MappingProxyType({})
 
     def __init__(self, spool: Spool, **tags: object) -> None:
         spool.close()

@@ -44,8 +44,10 @@ async def look_once(poller: Poller, sweep: SweepWatch, console: Console, interva
         await asyncio.sleep(interval_s)
         view.apply(await poller.ask(), time.monotonic())
     width = console.width if console.is_terminal else _PIPE_WIDTH
-    shown = render(view.rows(), sweep.line(), interval_s=interval_s, width=width)
-    console.print(shown, width=width, crop=console.is_terminal)
+    with console.capture() as captured:
+        console.print(render(view.rows(), sweep.line(), interval_s=interval_s, width=width), width=width, crop=False)
+    for line in captured.get().splitlines():
+        print(line.rstrip(), file=console.file)
 
 
 async def look_on(poller: Poller, sweep: SweepWatch, console: Console, interval_s: float) -> None:

@@ -75,8 +75,8 @@ class Sweep:
         parts = [self._view.name, f"{done}/{len(states)} cells"]
         parts += [f"{failed} failed"] if failed else []
         current = next((state for state in states if state.started is not None and state.phase not in ENDED), None)
-        if self._ended:
-            return " · ".join([*parts, "done"])
+        if self._ended or done == len(states):
+            return " · ".join([*parts, "done" if self._ended else "all cells have ended"])
         parts += [_shown_cell(current, now)] if current is not None else []
         quiet = 0.0 if self._last is None else now - self._last
         if quiet > _SILENT_S:

@@ -17,13 +17,18 @@ from pathlib import Path
 import psutil
 from msgspec import Struct
 
+from microchain.consensus.sortition import compute_units
 from microchain.crypto.merkle import merkle_root
+from microchain.crypto.pvss import PvssKey, Statement, add_shares, check_deal, check_reveal, recover_secret
 from microchain.crypto.signatures import SCHEMES
 from microchain.crypto.vrf import VrfKey, verify_proof
 
 __all__ = ["Figure", "Report", "format_report", "run_bench"]
 
 _MESSAGE = bytes(range(32))
+_MEMBERS = 16
+_CREDIT = 100
+"""The committee, and the credit of each of its members, that a dynasty's randomness is measured for."""
 _MINIMUM_REPEATS = 5
 
 
@@ -45,7 +50,10 @@ class Report(Struct, frozen=True):
 def run_bench(directory: Path, *, seconds: float) -> Report:
     """Measure each operation for about ``seconds``; the disk's in a temporary folder in ``directory``."""
     with tempfile.TemporaryDirectory(prefix="microchain-bench-", dir=directory) as folder:
-        figures = [_measure(name, operation, seconds) for name, operation in _crypto_operations().items()]
+        figures = [
+            _measure(name, operation, seconds)
+            for name, operation in (_crypto_operations() | _randomness_operations()).items()
+        ]
         figures += _measure_disk(Path(folder), seconds)
     return Report(_describe_environment(directory), figures)
 
@@ -75,6 +83,46 @@ def _crypto_operations() -> dict[str, Callable[[], object]]:
         "Merkle root of 2048 leaves of 1 KB": partial(merkle_root, leaves),
         "ECVRF prove": partial(vrf.prove, _MESSAGE),
         "ECVRF verify": partial(verify_proof, vrf.public_key, _MESSAGE, proof),
+    }
+
+
+def _randomness_operations() -> dict[str, Callable[[], object]]:
+    """RandShare and sortition, each step alone and all that one member computes in a dynasty."""
+    keys = [PvssKey(os.urandom(32)) for _ in range(_MEMBERS)]
+    statement = Statement(_MESSAGE, tuple(key.public_key for key in keys), _MEMBERS // 2 + 1)
+    deal = keys[0].deal(statement)
+    reveals = [key.reveal(_MESSAGE, share) for key, share in zip(keys, deal.encrypted, strict=True)]
+    shares = {number: reveal.share for number, reveal in enumerate(reveals, 1)}
+    vrf = VrfKey(os.urandom(32))
+    proof, output = vrf.prove(_MESSAGE)
+    add = partial(add_shares.__wrapped__, deal.encrypted, deal.encrypted)  # without its memory of earlier sums
+    own = (
+        partial(keys[0].deal, statement),
+        partial(keys[0].reveal, _MESSAGE, deal.encrypted[0]),
+        partial(recover_secret, shares, statement.threshold),
+        partial(vrf.prove, _MESSAGE),
+    )
+    of_each = (
+        partial(check_deal, statement, deal),
+        add,
+        partial(check_reveal, _MESSAGE, keys[0].public_key, deal.encrypted[0], reveals[0]),
+        partial(verify_proof, vrf.public_key, _MESSAGE, proof),
+        partial(compute_units, output, _CREDIT, _MEMBERS * _CREDIT, _MEMBERS),
+    )
+
+    def dynasty() -> None:
+        for step in (*own, *of_each * _MEMBERS):
+            step()
+
+    return {
+        f"PVSS deal to {_MEMBERS}": own[0],
+        f"PVSS check a deal to {_MEMBERS}": of_each[0],
+        f"PVSS add a deal to {_MEMBERS}": add,
+        "PVSS decrypt a share": own[1],
+        "PVSS check a share": of_each[2],
+        f"PVSS recover from {statement.threshold}": own[2],
+        f"sortition of {_CREDIT} in {_MEMBERS * _CREDIT} units": of_each[4],
+        f"one dynasty, member of {_MEMBERS}": dynasty,
     }
 
 

@@ -179,7 +179,8 @@ async def test_real_validators_tell_how_they_are_and_one_that_died_is_told(tmp_p
         output = io.StringIO()
         await look_once(Poller(deployment_of(cluster)), SweepWatch("local", tmp_path), Console(file=output), 0.1)
     lines = output.getvalue().splitlines()
-    assert lines[0].strip() == "no experiment ran here yet"
+    assert lines == [line.rstrip() for line in lines]
+    assert lines[0] == "no experiment ran here yet"
     assert lines[3].split()[0] == "validator-1" and lines[6].split() == ["validator-4", "away"]
 
 

@@ -82,6 +82,11 @@ def test_a_sealed_run_is_done_until_it_is_continued(run: RunDirectory) -> None:
     assert sweep.line(201).endswith(f"1/3 cells · {SECOND} genesis, 1 s · time left not known until a cell is done")
 
 
+def test_a_run_whose_last_cell_ended_promises_nothing_more(run: RunDirectory) -> None:
+    sweep = sweep_of(run, *(step(cell, "failed", 100) for cell in (FIRST, SECOND, THIRD)))
+    assert sweep.line(140) == f"{run.name} · 3/3 cells · 3 failed · all cells have ended"
+
+
 def test_the_run_shown_is_that_of_the_inventory_which_had_the_last_word(project: Path) -> None:
     runs = project / "runs"
     assert find_latest_run("local", runs) is None

@@ -22,7 +22,7 @@ def request_(tmp_path: Path) -> dict[str, Any]:
     """A host in order."""
     return {
         "root": str(tmp_path / "microchain"), "places": [str(tmp_path)], "address": "127.0.0.1", "ports": [],
-        "names": ["pi01", "pi02"], "addresses": {"pi01": "10.0.0.1", "pi02": "10.0.0.2"},
+        "own_names": ["pi01"], "names": ["pi01", "pi02"], "addresses": {"pi01": "10.0.0.1", "pi02": "10.0.0.2"},
         "free_mb": 1, "local": False, "systemd": False, "now": time.time(), "clock_s": 300,
     }  # fmt: skip
 
@@ -37,8 +37,11 @@ def test_a_host_in_order_has_no_problem_and_tells_its_kind(request_: dict[str, A
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"names": ["pi01", "pi01"]}, "pi01 is in the inventory twice"),
-        ({"addresses": {"pi01": "10.0.0.1", "pi02": "10.0.0.1"}, "address": "10.0.0.1"}, "pi01 and pi02 have the same"),
+        ({"names": ["pi01", "pi01"]}, "validator pi01 is in the inventory twice"),
+        ({"own_names": ["Pi_1"]}, "'Pi_1' is no validator's name"),
+        ({"ports": [9101, 9101]}, "port 9101 is given twice"),
+        ({"ports": [80]}, "port 80 is impossible"),
+        ({"addresses": {"pi01": "10.0.0.1", "pi02": "10.0.0.1"}, "address": "10.0.0.1"}, "pi01, pi02 have the same"),
         ({"free_mb": 10**9}, "make room"),
         ({"address": "192.0.2.1", "ports": [9100]}, "correct testbed_address"),
         ({"root": "/dev/null/here"}, "/dev/null can't be written"),
@@ -47,6 +50,10 @@ def test_a_host_in_order_has_no_problem_and_tells_its_kind(request_: dict[str, A
 )
 def test_what_could_not_work_is_told(request_: dict[str, Any], changes: dict[str, Any], sentence: str) -> None:
     assert any(sentence in problem for problem in probe.find_problems(request_ | changes))
+
+
+def test_names_that_other_hosts_have_twice_are_none_of_its_business(request_: dict[str, Any]) -> None:
+    assert probe.find_problems(request_ | {"names": ["pi01", "pi02", "pi02", "Pi_3"]}) == []
 
 
 @pytest.mark.parametrize(("off", "told"), [(86400.0, "24 hours behind"), (-86400.0 * 3, "3 days ahead of")])

@@ -45,7 +45,7 @@ def look(settings: Settings, known: frozenset[tuple[int, str]] = frozenset()) ->
             if entry.name != mine and (marked or directory.encode() in command or settings.cgroup in group):
                 processes.add(f"{entry.name} {command[:120]!r}")
             for line in (entry / "mountinfo").read_text().splitlines():
-                if directory in line or f"/run/netns/{settings.prefix}-" in line:
+                if directory in line.replace("\\040", " ") or f"/run/netns/{settings.prefix}-" in line:
                     mounts.add(line)
     return Footprint(
         processes=frozenset(processes),

@@ -22,7 +22,7 @@ ONE, TWO = "10.77.77.11", "10.77.77.12"
 @pytest.fixture(scope="module")
 def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     """The desktop and two boards with disks and limits; afterwards nothing of them may be left."""
-    made = make_testbed(tmp_path_factory.mktemp("emulated"))
+    made = make_testbed(tmp_path_factory.mktemp("emulated") / "a place")
     made.run("up", "-n", "3", "--disk", "1G", "--memory", "512M", "--cpus", "2")
     yield made
     seen = members(made.settings)

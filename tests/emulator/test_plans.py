@@ -64,6 +64,7 @@ def test_hosts_are_chosen_by_name_by_list_or_all() -> None:
         {"TESTBED_EMULATOR_PREFIX": "Toolong"},
         {"TESTBED_EMULATOR_PREFIX": "a/b"},
         {"TESTBED_EMULATOR_PREFIX": "1a"},
+        {"TESTBED_EMULATOR_PREFIX": "tb\n"},
         {"TESTBED_EMULATOR_NET": "10.77"},
         {"TESTBED_EMULATOR_NET": "8.8.8"},
         {"TESTBED_EMULATOR_NET": "127.0.0"},

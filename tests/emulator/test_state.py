@@ -20,7 +20,7 @@ def test_the_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     state = State(
         phase="up",
         hosts=["desktop", "pi01"],
-        base="/b",
+        bases={"desktop": "/b", "pi01": "/b"},
         limits={"pi01": Limits(1, 0.5)},
         links={"pi01": Link(delay_s=0.1, shared=True)},
         blocked=[("desktop", "pi01")],
@@ -35,7 +35,7 @@ def test_verbs_say_how_to_get_hosts(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     with pytest.raises(UsageError, match="emulate up"):
         running_state(settings)
-    write_state(settings, State(phase="starting", hosts=["desktop"], base="/b"))
+    write_state(settings, State(phase="starting", hosts=["desktop"], bases={"desktop": "/b"}))
     with pytest.raises(UsageError, match="emulate down"):
         running_state(settings)
 

@@ -73,7 +73,7 @@ class Testbed:
 
     def ssh(self, address: str, script: str, *options: str) -> subprocess.CompletedProcess[str]:
         """Log in as the control machine does: with its key, knowing the host's."""
-        known = f"UserKnownHostsFile={self.settings.known_hosts}"
+        known = f'UserKnownHostsFile="{self.settings.known_hosts}"'
         checks = ["-F", "none", "-o", known, "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]
         command = ["ssh", *checks, "-i", str(self.settings.key), *options, f"pi@{address}", script]
         entered = ["ip", "netns", "exec", self.settings.lab, *command]

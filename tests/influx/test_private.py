@@ -28,6 +28,8 @@ Run = Callable[..., int]
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A place of its own for the private server, and no influxd on PATH; what runs there is ended."""
     place = tmp_path / "influxdb"
+    # What was built is not of this place.
+    monkeypatch.setenv("TESTBED_INFLUXDB_CACHE", os.environ.get("TESTBED_INFLUXDB_CACHE", str(binary.HOME / "bin")))
     for module in (binary, build, private, influx_cli):
         monkeypatch.setattr(module, "HOME", place)
     for module in (connection, private, influx_cli):

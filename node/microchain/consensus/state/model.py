@@ -174,7 +174,7 @@ def decode_state(data: bytes) -> ChainState:
     """Decode a kept state; ProtocolError if it is damaged."""
     try:
         return _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ProtocolError(f"the kept chain state is damaged: {error}") from None
 
 

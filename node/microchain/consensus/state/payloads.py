@@ -92,7 +92,7 @@ def decode_payload(data: bytes, kind: type[Payload]) -> Payload:
     """Decode a payload; InvalidTransaction unless ``data`` is its canonical encoding."""
     try:
         payload = msgspec.msgpack.decode(data, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidTransaction(f"malformed payload: {error}") from None
     if msgspec.msgpack.encode(payload) != data:
         raise InvalidTransaction("the payload is not canonically encoded")

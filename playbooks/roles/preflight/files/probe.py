@@ -30,9 +30,13 @@ def find_problems(request: dict[str, Any]) -> list[str]:
 
 
 def find_inventory_problems(request: dict[str, Any]) -> list[str]:
-    """Check the names of all validators of the inventory, its addresses, and the ports of this host."""
-    names, ports, addresses = request["names"], request["ports"], request["addresses"]
-    problems = [f"{name} is in the inventory twice: give each validator a name of its own" for name in repeated(names)]
+    """Check this host's own names, address and ports, also against those of all others."""
+    names, ports, addresses = request["own_names"], request["ports"], request["addresses"]
+    problems = [
+        f"validator {name} is in the inventory twice: give each a name of its own"
+        for name in repeated(request["names"])
+        if name in names
+    ]
     problems += [f"port {port} is given twice on this host: give each its own" for port in repeated(ports)]
     problems += [
         f"{name!r} is no validator's name: take lower-case letters, digits and hyphens, at most 63"
@@ -45,7 +49,7 @@ def find_inventory_problems(request: dict[str, Any]) -> list[str]:
     address = request["address"]
     same = sorted(host for host, other in addresses.items() if other == address)
     if len(same) > 1 and not is_loopback(address):
-        problems.append(f"{' and '.join(same)} have the same address {address}: correct the inventory")
+        problems.append(f"{', '.join(same)} have the same address {address}: correct the inventory")
     return problems
 
 
@@ -60,8 +64,7 @@ def is_loopback(address: str) -> bool:
 def find_host_problems(request: dict[str, Any]) -> list[str]:
     root = Path(request["root"])
     problems = find_system_problems(request)
-    for place in [root, *map(Path, request["places"])]:
-        problems += find_place_problems(place)
+    problems += find_place_problems([root, *map(Path, request["places"])])
     if len(root.parts) < 3:
         problems.append(f"testbed_root is {root}, and would be removed by a teardown: take one such as /opt/microchain")
     there = existing(root)
@@ -106,13 +109,20 @@ def existing(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if place.exists())
 
 
-def find_place_problems(place: Path) -> list[str]:
-    there = existing(place)
-    if there.is_dir() and os.statvfs(there).f_flag & os.ST_RDONLY:
-        return [f"{there} is on a read-only file system: look at dmesg for a failing SD card, and reboot it"]
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        return [f"{there} can't be written by this user: change its owner, or set testbed_root to another place"]
-    return []
+def find_place_problems(places: list[Path]) -> list[str]:
+    there = list(dict.fromkeys(map(existing, places)))
+    read_only = [place for place in there if place.is_dir() and os.statvfs(place).f_flag & os.ST_RDONLY]
+    refused = [place for place in there if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK)]
+    problems = []
+    if read_only:
+        shown = ", ".join(map(str, read_only))
+        problems.append(f"read-only file system at {shown}: look at dmesg for a failing SD card, and reboot it")
+    elif refused:
+        shown = ", ".join(map(str, refused))
+        problems.append(
+            f"{shown} can't be written by this user: change its owner, or set testbed_root to another place"
+        )
+    return problems
 
 
 def find_port_problems(address: str, ports: list[int], ours: str) -> list[str]:

@@ -55,12 +55,12 @@ NEVER_VALID: dict[str, Callable[[Town], bytes]] = {
     "trailing": lambda town: transaction(town) + b"\x00",
     "oversized": lambda town: transaction(town, payload=b"x" * (256 << 10)),
     "other chain": lambda town: transaction(town, chain_id=bytes(32)),
-    "wrong kind": lambda town: transaction(town, kind=3),
     "unknown sender": lambda town: transaction(town, sender=random_id("nobody")),
     "wrong signature": lambda town: transaction(town, key=town.keyrings[town.members[0]]),
 }
 NOT_NOW: dict[str, Callable[[Town], bytes]] = {
     "expired": lambda town: transaction(town, valid_until=0),
+    "evidence of nothing": lambda town: transaction(town, kind=3),
     "valid too far": lambda town: transaction(town, valid_until=10_001),
 }
 

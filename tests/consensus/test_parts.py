@@ -348,7 +348,7 @@ def test_the_pool_counts_its_bytes_right(operations: list[tuple[int, int]]) -> N
         if operation == 0 and pool.has_room(len(raw)):
             pool.add(id, PoolEntry(raw, number, local=False))
         elif operation == 1:
-            pool.include(id, raw, number)
+            pool.include(id, PoolEntry(raw, number, local=False))
         elif operation == 2:
             pool.restore(id)
         else:

@@ -84,6 +84,7 @@ class Core:
         self.head = self.tree.root
         self.certificate: tuple[bytes, ...] = restored.certificate if restored else ()
         self.evidence = 0
+        self.on_evidence: Callable[[EvidenceRecord], None] = lambda record: None
         self._offences: Counter[NodeId] = Counter()
         self.wake_proposer = True
         self._token = 0
@@ -165,6 +166,7 @@ class Core:
             return
         self.evidence += 1
         self.persist((evidence,), durable=True)
+        self.on_evidence(evidence)
 
     def trace(self, event: str, block: Block, detail: str = "") -> None:
         """Record that a block passed a stage."""
@@ -177,7 +179,7 @@ class Core:
                 block.epoch,
                 block.proposer,
                 block.size,
-                len(block.transactions),
+                len(block.data_ids),
                 detail,
             )
         )
@@ -209,9 +211,12 @@ class Core:
         """Return the chain's state after a child of ``parent``; ProtocolError if a transaction must not be there."""
         if parent.closes is not None:
             return parent.chain
+        return apply_block(parent.chain, self.next_context(parent, proposer), transactions, votes)
+
+    def next_context(self, parent: Block, proposer: NodeId) -> BlockContext:
+        """Return what the chain's state needs to know of a child of ``parent``."""
         finalized = Height(parent.state.finalized_epoch * self.parameters.epoch_blocks)
-        context = BlockContext(Height(parent.height + 1), proposer, finalized)
-        return apply_block(parent.chain, context, transactions, votes)
+        return BlockContext(Height(parent.height + 1), proposer, finalized)
 
     def make_block(
         self, *, header: bytes, id: Digest, parent: Block, candidate: Candidate, state: BranchState, chain: ChainState

@@ -6,6 +6,7 @@ from typing import Literal
 
 from microchain.consensus.admission import Admission
 from microchain.consensus.core import Core
+from microchain.consensus.duties import Duties
 from microchain.consensus.exchange import Exchange
 from microchain.consensus.finality import Finality
 from microchain.consensus.genesis import Genesis
@@ -47,7 +48,7 @@ from microchain.consensus.messages import (
 from microchain.consensus.objects import decode_header, decode_transaction, decode_vote
 from microchain.consensus.proposer import Proposer, announce
 from microchain.consensus.tree import Block
-from microchain.consensus.types import Digest, Nanoseconds, NodeId
+from microchain.consensus.types import Digest, Nanoseconds, NodeId, TransactionKind
 from microchain.consensus.voter import Voter
 
 __all__ = ["MicrochainEngine"]
@@ -69,6 +70,8 @@ class MicrochainEngine:
         self._voter = Voter(core, self._finality, restored)
         self._exchange = Exchange(core, self._finality, self._intake, self._admission, self._voter)
         self._proposer = Proposer(core, self._finality, self._own_block)
+        self._duties = Duties(core, self._admission)
+        core.on_evidence = self._duties.accuse
         self._restored = restored
 
     # --- the interface ---
@@ -188,6 +191,7 @@ class MicrochainEngine:
                 self._finality.update_head()
             case "status":
                 self._exchange.tick()
+                self._consider_duties()
 
     def _flush(self) -> list[Action]:
         core = self._core
@@ -220,10 +224,18 @@ class MicrochainEngine:
         self._proposer.forget_below()
         if not self._exchange.catch_up.is_silencing:
             self._voter.consider()
+        self._consider_duties()
+
+    def _consider_duties(self) -> None:
+        # A member whose journal is lost may still do its part here: a duty's transaction is always the same.
+        if not self._exchange.catch_up.active:
+            self._duties.consider()
 
     def _dynasty_changed(self) -> None:
         self._proposer.begin_dynasty()
         self._voter.begin_dynasty()
+        self._duties.begin_dynasty()
+        self._core.pool.remove(list(self._core.pool.system))
         self._intake.forget_below(self._core.tree.root.height)
 
     def _checkpoint_missing(self, target: Digest) -> None:
@@ -234,11 +246,13 @@ class MicrochainEngine:
     def _restore(self, restored: Restored) -> None:
         """Rebuild the tree, the votes and this node's own promises from its own records."""
         core = self._core
+        for record in restored.evidence:
+            self._duties.accuse(record)
         for id, valid_until in restored.recent:
             core.replay.add(id, valid_until)
-        for record in restored.blocks:
-            if record.parent in core.tree.blocks:
-                self._restore_block(record)
+        for block in restored.blocks:
+            if block.parent in core.tree.blocks:
+                self._restore_block(block)
         for vote in (*restored.votes, *restored.own_votes):
             self._finality.accept(decode_vote(vote.raw))
         if not is_handover(restored.certificate):
@@ -257,10 +271,12 @@ class MicrochainEngine:
         block = core.make_block(
             header=record.header, id=record.id, parent=parent, candidate=candidate, state=state, chain=chain
         )
-        expiries = tuple(decode_transaction(raw).body.valid_until for raw in record.transactions)
+        transactions = [decode_transaction(raw) for raw in record.transactions]
+        expiries = tuple(transaction.body.valid_until for transaction in transactions)
+        system = tuple(t for t in transactions if t.body.kind != TransactionKind.DATA)
         handover = record.votes if is_handover(record.votes) else ()
         votes = tuple(decode_vote(raw) for raw in record.votes) if not handover else ()
-        block.set_body(record.transactions, record.transaction_ids, expiries, votes, handover)
+        block.set_body(record.transactions, record.transaction_ids, expiries, votes, handover, system)
         block.own, block.persisted, block.restored = record.own, True, True
         if record.own:
             self._proposer.proposed_on.add(record.parent)

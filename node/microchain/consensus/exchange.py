@@ -106,7 +106,7 @@ class Exchange:
 
     def _is_quiet(self) -> bool:
         core = self._core
-        unfinished = any(b.transaction_ids for b in core.tree.ancestors(core.head) if b is not core.tree.root)
+        unfinished = any(b.data_ids for b in core.tree.ancestors(core.head) if b is not core.tree.root)
         return not unfinished and not core.pool.pending and not self._intake.pending
 
     def _send_votes(self, peer: NodeId, status: Status) -> None:

@@ -20,7 +20,6 @@ from microchain.consensus.interface import (
 )
 from microchain.consensus.messages import Votes
 from microchain.consensus.objects import MalformedObject, Vote, decode_vote
-from microchain.consensus.pool import PoolEntry
 from microchain.consensus.tree import Block
 from microchain.consensus.types import Digest, Epoch, Height, NodeId, ProtocolError
 
@@ -183,8 +182,8 @@ class Finality:
         for ancestor in core.tree.ancestors(block):
             if ancestor is core.tree.root or (ancestor.justified and ancestor is not block):
                 break
-            if ancestor.transaction_ids:
-                core.emit(TransactionTrace("committed", ancestor.transaction_ids, block.id, block.height))
+            if ancestor.data_ids:
+                core.emit(TransactionTrace("committed", ancestor.data_ids, block.id, block.height))
         if block.epoch > self.justified.epoch:
             self.justified = block
         later = [b for b in core.tree.blocks.values() if b.justified and b.epoch == block.epoch + 1]
@@ -268,8 +267,8 @@ class Finality:
         core.pool.remove(block.transaction_ids)
         for id, valid_until in zip(block.transaction_ids, block.expiries, strict=True):
             core.replay.add(id, valid_until)
-        if block.transaction_ids:
-            core.emit(TransactionTrace("finalized", block.transaction_ids, block.id, block.height))
+        if block.data_ids:
+            core.emit(TransactionTrace("finalized", block.data_ids, block.id, block.height))
         self.recent[block.id] = block
         kept = sum(b.size for b in self.recent.values())
         while len(self.recent) > 1 and (kept > RECENT_BYTES or len(self.recent) > RECENT_BLOCKS):
@@ -278,9 +277,9 @@ class Finality:
 
     def _return_transactions(self, block: Block) -> None:
         core = self._core
-        for id, raw, valid_until in zip(block.transaction_ids, block.transactions, block.expiries, strict=True):
-            if core.pool.has_room(len(raw)) and id not in core.pool and not core.replay.contains(id, valid_until):
-                core.pool.add(id, PoolEntry(raw, valid_until, False))
+        for id, entry in block.pool_entries():
+            if core.pool.has_room(len(entry.raw)) and not core.replay.contains(id, entry.valid_until):
+                core.pool.add(id, entry)
 
     # --- the head ---
 
@@ -309,12 +308,12 @@ class Finality:
 
     def _adopt(self, block: Block) -> None:
         core = self._core
-        for id, raw, valid_until in zip(block.transaction_ids, block.transactions, block.expiries, strict=True):
-            core.pool.include(id, raw, valid_until)
+        for id, entry in block.pool_entries():
+            core.pool.include(id, entry)
         if block.adopted_at is not None:
             return
         block.adopted_at = core.now
         core.trace("adopted", block)
-        if block.transaction_ids:
+        if block.data_ids:
             self.last_carrier = max(self.last_carrier, block.height)
-            core.emit(TransactionTrace("included", block.transaction_ids, block.id, block.height))
+            core.emit(TransactionTrace("included", block.data_ids, block.id, block.height))

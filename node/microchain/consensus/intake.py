@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from microchain.consensus.admission import Refused, check_transaction
+from microchain.consensus.admission import Refused, check_form
 from microchain.consensus.core import Core, compute_seed, seed_alpha
 from microchain.consensus.handover import Boundary, check_handover, decode_handover
 from microchain.consensus.interface import (
@@ -14,13 +14,14 @@ from microchain.consensus.interface import (
     JobResult,
     MerkleRoot,
     Misbehaviour,
+    PerformChecks,
     VerifyProof,
     VerifySignatures,
 )
 from microchain.consensus.lottery import Candidate
-from microchain.consensus.objects import Header, Vote, decode_header
+from microchain.consensus.objects import Header, Transaction, Vote, decode_header
 from microchain.consensus.pending import Pending, PendingBlocks
-from microchain.consensus.state import ChainState, state_root
+from microchain.consensus.state import ChainState, Checks, compute_checks, state_root
 from microchain.consensus.tree import MILLISECOND, Block, epoch_of
 from microchain.consensus.types import Digest, Height, NodeId, ProtocolError
 from microchain.consensus.validity import (
@@ -81,7 +82,7 @@ class Intake:
     ) -> None:
         """Take a whole block. ``synced``: part of a catch-up."""
         try:
-            ids = tuple(check_transaction(self._core, raw).id for raw in transactions)
+            ids = tuple(check_form(self._core, raw).id for raw in transactions)
         except Refused as refused:
             self._core.emit(Misbehaviour(peer, f"block with a bad transaction: {refused}"))
             return
@@ -191,7 +192,7 @@ class Intake:
         filled: dict[Digest, Pending] = {}
         for raw in transactions:
             try:
-                id = check_transaction(self._core, raw).id
+                id = check_form(self._core, raw).id
             except Refused:
                 unused.append(raw)
                 continue
@@ -241,12 +242,13 @@ class Intake:
             return
         try:
             votes = check_votes(core, pending, parent)
-            expiries, unverified = check_transactions(core, pending, parent)
-            chain = core.chain_after(parent, pending.header.proposer, (), votes)
+            expiries, unverified, system = check_transactions(core, pending, parent)
+            checks = compute_checks(parent.chain, system)
+            chain = core.chain_after(parent, pending.header.proposer, system, votes)
         except ProtocolError as error:
             self._fault(pending, str(error))
             return
-        self._validate(pending, parent, candidate, votes, expiries, unverified, chain)
+        self._validate(pending, parent, candidate, votes, expiries, unverified, system, checks, chain)
 
     def _is_handed_over(self, pending: Pending, parent: Block) -> bool:
         """Whether the block, if it is a dynasty's first one, is known to prove that the parent, L, is final.
@@ -315,6 +317,8 @@ class Intake:
         votes: tuple[Vote, ...],
         expiries: tuple[int, ...],
         unverified: dict[int, tuple[bytes, bytes, bytes]],
+        system: tuple[Transaction, ...],
+        checks: Checks,
         chain: ChainState,
     ) -> None:
         core, header = self._core, pending.header
@@ -323,30 +327,33 @@ class Intake:
         def done(results: tuple[JobResult, ...]) -> None:
             if self.pending.get(header.id) is not pending:
                 return
-            output, tx_root, votes_root, verdicts = results
+            output, tx_root, votes_root, verdicts, *checked = results
             assert isinstance(verdicts, tuple)
             tx_root = parent.closes or tx_root
             if output is None:
                 self._reject(pending, "wrong seed proof")
             elif tx_root != header.body.tx_root or votes_root != header.body.votes_root:
                 self._fault(pending, "a root does not match its body")
+            elif not all(checked):
+                self._reject(pending, "a transaction of the protocol's own kinds proves nothing")
             elif state_root(chain) != header.body.state_root:
                 self._reject(pending, "wrong state root")
             elif not all(verdicts):
                 self._wrong_signatures(pending, [at for at, valid in zip(places, verdicts, strict=True) if not valid])
             elif core.tree.blocks.get(header.parent) is parent and header.dynasty == core.dynasty:
                 assert isinstance(output, bytes)
-                self._insert(pending, parent, candidate, votes, expiries, chain, compute_seed(output))
+                self._insert(pending, parent, candidate, votes, expiries, system, chain, compute_seed(output))
             else:
                 self._drop(pending)
 
-        checks = self._unknown_votes(votes)
-        places: list[int | None] = [*unverified, *(None for _ in checks)]
+        votes_to_check = self._unknown_votes(votes)
+        places: list[int | None] = [*unverified, *(None for _ in votes_to_check)]
         jobs = (
             VerifyProof(candidate.member.vrf_key, seed_alpha(parent.state.seed, header.slot), header.body.seed_proof),
             MerkleRoot(pending.ids),
             MerkleRoot(pending.votes),
-            VerifySignatures((*unverified.values(), *checks)),
+            VerifySignatures((*unverified.values(), *votes_to_check)),
+            *((PerformChecks(checks),) if checks else ()),
         )
         core.work(jobs, done)
 
@@ -357,6 +364,7 @@ class Intake:
         candidate: Candidate,
         votes: tuple[Vote, ...],
         expiries: tuple[int, ...],
+        system: tuple[Transaction, ...],
         chain: ChainState,
         seed: Digest,
     ) -> None:
@@ -367,7 +375,7 @@ class Intake:
             header=header.raw, id=header.id, parent=parent, candidate=candidate, state=state, chain=chain
         )
         raws = tuple(raw for raw in pending.raws if raw is not None)
-        block.set_body(raws, pending.ids, expiries, votes, pending.votes if not votes else ())
+        block.set_body(raws, pending.ids, expiries, votes, pending.votes if not votes else (), system)
         block.synced = pending.synced
         self._drop(pending)
         core.tree.insert(block)

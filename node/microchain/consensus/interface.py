@@ -13,7 +13,9 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from microchain.consensus.messages import Message
+from microchain.consensus.state.checks import Checks
 from microchain.consensus.types import Digest, Dynasty, Epoch, Height, Nanoseconds, NodeId, Slot
+from microchain.crypto.pvss import Deal, Reveal, Statement
 
 __all__ = [
     "Action",
@@ -31,12 +33,15 @@ __all__ = [
     "Job",
     "JobResult",
     "JournalRecord",
+    "MakeDeal",
+    "MakeReveal",
     "MerkleRoot",
     "MessageReceived",
     "Misbehaviour",
     "Outcome",
     "PeerConnected",
     "PeerDisconnected",
+    "PerformChecks",
     "Persist",
     "Persisted",
     "Prove",
@@ -99,8 +104,27 @@ class Sign(_Value, frozen=True):
     message: bytes
 
 
-Job = VerifySignatures | VerifyProof | MerkleRoot | Prove | Sign
-JobResult = tuple[bool, ...] | tuple[bytes, bytes] | bytes | None
+class PerformChecks(_Value, frozen=True):
+    """Check what system transactions claim. Result: bool."""
+
+    checks: Checks
+
+
+class MakeDeal(_Value, frozen=True):
+    """Deal a secret with this node's PVSS key. Result: Deal."""
+
+    statement: Statement
+
+
+class MakeReveal(_Value, frozen=True):
+    """Decrypt a share with this node's PVSS key. Result: Reveal."""
+
+    context: bytes
+    encrypted: bytes
+
+
+Job = VerifySignatures | VerifyProof | MerkleRoot | Prove | Sign | PerformChecks | MakeDeal | MakeReveal
+JobResult = tuple[bool, ...] | tuple[bytes, bytes] | bytes | bool | Deal | Reveal | None
 
 
 # --- records: what the ledger stores ---
@@ -179,7 +203,7 @@ class Restored(_Value, frozen=True):
     ``recent`` lists (id, valid_until) of each finalized transaction whose valid_until ≥ finalized height. ``blocks``
     are the unfinalized by height, ``votes`` all stored votes whose target is not below the finalized checkpoint,
     ``own_votes`` the newest own vote (or none), ``certificate`` what finalized ``finalized``, ``journal`` the last
-    JournalRecord's dynasty (0: there is none).
+    JournalRecord's dynasty (0: there is none), ``evidence`` what was found against others.
     """
 
     finalized: bytes
@@ -191,6 +215,7 @@ class Restored(_Value, frozen=True):
     own_votes: tuple[VoteRecord, ...]
     base: bytes = b""
     journal: Dynasty = Dynasty(0)
+    evidence: tuple[EvidenceRecord, ...] = ()
 
 
 # --- events ---

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 from microchain.consensus.core import Core, compute_seed, seed_alpha
 from microchain.consensus.finality import Finality
-from microchain.consensus.interface import Broadcast, DiscardRecord, JobResult, MerkleRoot, Prove, Sign
+from microchain.consensus.interface import Broadcast, DiscardRecord, JobResult, MerkleRoot, PerformChecks, Prove, Sign
 from microchain.consensus.lottery import Candidate
-from microchain.consensus.messages import CompactBlock, FullBlock
-from microchain.consensus.objects import HEADER_TAG, VERSION, HeaderBody, Vote, encode_body, seal
+from microchain.consensus.messages import MAX_IDS, CompactBlock, FullBlock
+from microchain.consensus.objects import HEADER_TAG, VERSION, HeaderBody, Transaction, Vote, encode_body, seal
 from microchain.consensus.pool import PoolEntry
-from microchain.consensus.state import state_root
+from microchain.consensus.state import Checks, compute_checks, select_transactions, state_root
 from microchain.consensus.tree import MILLISECOND, Block
 from microchain.consensus.types import Digest, Height, Nanoseconds
 from microchain.crypto.hashing import tagged_hash
@@ -131,7 +131,7 @@ class Proposer:
         if self._released_above is not None and self._finality.last_carrier > self._released_above:
             self._released_above = None
         unfinished = core.head.closes or any(
-            b.transaction_ids for b in core.tree.ancestors(core.head) if b is not core.tree.root
+            b.data_ids for b in core.tree.ancestors(core.head) if b is not core.tree.root
         )
         if unfinished or self._may_carry(waiting=True):
             if self._work_since is None:
@@ -156,8 +156,10 @@ class Proposer:
         self._busy = True
         height = Height(parent.height + 1)
         content: Content = []
+        system, room, checks = self._select_system(parent)
         if parent.closes is None and self._may_carry(waiting=False):
-            content = list(core.pool.select(height, core.parameters.max_block_bytes))
+            content = list(core.pool.select(height, room, MAX_IDS - len(system)))
+        content = [*((transaction.id, core.pool.system[transaction.id]) for transaction in system), *content]
         votes = self._new_votes(parent)
         handover = core.certificate if core.boundary is not None and parent is core.tree.root else ()
         dynasty = core.dynasty
@@ -165,6 +167,7 @@ class Proposer:
             Prove(seed_alpha(parent.state.seed, candidate.slot)),
             MerkleRoot(tuple(id for id, _ in content)),
             MerkleRoot(handover or tuple(vote.raw for vote in votes)),
+            PerformChecks(checks),
         )
 
         def done(results: tuple[JobResult, ...]) -> None:
@@ -172,9 +175,29 @@ class Proposer:
                 self._busy = False
                 core.wake_proposer = True
                 return
-            self._sign(parent, *self._build(parent, candidate, content, votes, handover, results))
+            if not results[-1]:
+                # Taken for good on another branch, or in another dynasty.
+                core.pool.remove([transaction.id for transaction in system])
+                self._busy = False
+                core.wake_proposer = True
+                return
+            self._sign(parent, *self._build(parent, candidate, content, system, votes, handover, results))
 
         core.work(jobs, done)
+
+    def _select_system(self, parent: Block) -> tuple[tuple[Transaction, ...], int, Checks]:
+        """Return the protocol's own transactions for a child of ``parent``, the bytes left, what must be checked."""
+        core = self._core
+        room = core.parameters.max_block_bytes
+        if parent.closes is not None or not core.pool.system:
+            return (), room, Checks()
+        candidates = []
+        for entry in core.pool.system.values():
+            if entry.system is not None and len(entry.raw) <= room and entry.valid_until > parent.height:
+                room -= len(entry.raw)
+                candidates.append(entry.system)
+        selected = select_transactions(parent.chain, core.next_context(parent, core.identity), candidates)
+        return selected, room, compute_checks(parent.chain, selected)
 
     def _new_votes(self, parent: Block) -> list[Vote]:
         """All known votes that a child of ``parent`` may contain."""
@@ -198,17 +221,18 @@ class Proposer:
         parent: Block,
         candidate: Candidate,
         content: Content,
+        system: tuple[Transaction, ...],
         votes: list[Vote],
         handover: tuple[bytes, ...],
         results: Sequence[JobResult],
     ) -> tuple[Block, bytes]:
         """Return the block, without its header's signature, and the header's signed bytes."""
         core = self._core
-        proven, tx_root, votes_root = results
+        proven, tx_root, votes_root, _ = results
         assert isinstance(proven, tuple) and isinstance(tx_root, bytes) and isinstance(votes_root, bytes)
         proof, output = proven
         assert isinstance(proof, bytes) and isinstance(output, bytes)
-        chain = core.chain_after(parent, core.identity, (), votes)
+        chain = core.chain_after(parent, core.identity, system, votes)
         body = HeaderBody(
             VERSION,
             core.chain_id,
@@ -235,6 +259,7 @@ class Proposer:
             tuple(entry.valid_until for _, entry in content),
             tuple(votes),
             handover,
+            system,
         )
         block.own = block.persisted = True
         return block, signed

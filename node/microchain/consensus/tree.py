@@ -10,7 +10,8 @@ from microchain.consensus.genesis import Parameters
 from microchain.consensus.interface import BlockRecord
 from microchain.consensus.kept import encode_kept
 from microchain.consensus.lottery import Candidate, Lottery
-from microchain.consensus.objects import Vote
+from microchain.consensus.objects import Transaction, Vote
+from microchain.consensus.pool import PoolEntry
 from microchain.consensus.state import ChainState
 from microchain.consensus.types import Digest, Epoch, Height, Nanoseconds, NodeId, Slot
 
@@ -34,6 +35,7 @@ class Block:
 
     ``chain`` is the chain's state after it. ``closes`` is the dynasty's last block, L, if this is L or a closing block
     above it. ``handover`` is the proof that L is final, in the first block of the next dynasty.
+    ``system`` are those of its transactions that are not of kind ``data``.
     ``synced``: it came with a catch-up, so nobody waits for its relaying; ``restored``: from the ledger, used before.
     """
 
@@ -62,6 +64,7 @@ class Block:
         "slot",
         "state",
         "synced",
+        "system",
         "transaction_ids",
         "transactions",
         "vote_mask",
@@ -90,6 +93,7 @@ class Block:
         self.state, self.lottery, self.candidate = state, lottery, candidate
         self.chain, self.closes = chain, closes
         self.handover: tuple[bytes, ...] = ()
+        self.system: tuple[Transaction, ...] = ()
         self.transactions: tuple[bytes, ...] = ()
         self.transaction_ids: tuple[Digest, ...] = ()
         self.id_set: frozenset[Digest] = frozenset()
@@ -108,12 +112,27 @@ class Block:
         expiries: tuple[int, ...],
         votes: tuple[Vote, ...],
         handover: tuple[bytes, ...] = (),
+        system: tuple[Transaction, ...] = (),
     ) -> None:
         """Give the block its transactions (with ids and valid_until, in order) and votes, or its hand-over."""
         self.transactions, self.transaction_ids, self.expiries, self.votes = transactions, ids, expiries, votes
-        self.handover = handover
+        self.handover, self.system = handover, system
         self.id_set = frozenset(ids)
         self.size = sum(map(len, transactions)) + sum(map(len, self.raw_votes))
+
+    @property
+    def data_ids(self) -> tuple[Digest, ...]:
+        """The ids of the transactions that clients sent, without those of the protocol's own kinds."""
+        if not self.system:
+            return self.transaction_ids
+        system = {transaction.id for transaction in self.system}
+        return tuple(id for id in self.transaction_ids if id not in system)
+
+    def pool_entries(self) -> Iterator[tuple[Digest, PoolEntry]]:
+        """Yield what the pool keeps of the block's transactions."""
+        system = {transaction.id: transaction for transaction in self.system}
+        for id, raw, valid_until in zip(self.transaction_ids, self.transactions, self.expiries, strict=True):
+            yield id, PoolEntry(raw, valid_until, False, system.get(id) if system else None)
 
     @property
     def raw_votes(self) -> tuple[bytes, ...]:

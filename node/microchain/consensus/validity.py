@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from microchain.consensus.admission import Refused, check_transaction
+from microchain.consensus.admission import Refused, check_form
 from microchain.consensus.branch import VOTE_WINDOW
 from microchain.consensus.core import Core
 from microchain.consensus.lottery import Candidate
-from microchain.consensus.objects import Header, Vote, decode_vote
+from microchain.consensus.objects import Header, Transaction, Vote, decode_vote
 from microchain.consensus.pending import Pending
+from microchain.consensus.state import senders
 from microchain.consensus.tree import Block
-from microchain.consensus.types import Digest, NodeId, ProtocolError
+from microchain.consensus.types import Digest, NodeId, ProtocolError, TransactionKind
 
 __all__ = ["Untimely", "check_header", "check_place", "check_size", "check_transactions", "check_votes"]
 
@@ -78,8 +79,11 @@ def check_votes(core: Core, pending: Pending, parent: Block) -> tuple[Vote, ...]
     return votes
 
 
-def check_transactions(core: Core, pending: Pending, parent: Block) -> tuple[tuple[int, ...], dict[int, Triple]]:
-    """Return each transaction's valid_until, and the signatures still to be checked by the transaction's position."""
+def check_transactions(
+    core: Core, pending: Pending, parent: Block
+) -> tuple[tuple[int, ...], dict[int, Triple], tuple[Transaction, ...]]:
+    """Return each transaction's valid_until, the signatures still to be checked by the transaction's position, and the
+    transactions that are not of kind ``data``."""
     height, limit = pending.header.height, core.parameters.max_block_bytes
     if parent.closes is not None and pending.ids:
         raise ProtocolError("a closing block with transactions")
@@ -87,27 +91,35 @@ def check_transactions(core: Core, pending: Pending, parent: Block) -> tuple[tup
         raise ProtocolError(f"the transactions have more than {limit} bytes")
     expiries: list[int] = []
     unverified: dict[int, Triple] = {}
+    system: list[Transaction] = []
+    keys = senders(parent.chain)
     for position, (id, raw) in enumerate(zip(pending.ids, pending.raws, strict=True)):
         assert raw is not None
         entry = core.pool.get(id)
         if entry is not None and (entry.raw is raw or entry.raw == raw):
-            valid_until = entry.valid_until
+            valid_until, special = entry.valid_until, entry.system
         else:
-            valid_until, unverified[position] = _decode(core, raw)
+            transaction = _decode(core, raw)
+            body = transaction.body
+            key = keys.get(NodeId(body.sender))
+            if key is None:
+                raise ProtocolError("a transaction whose sender is not in the registry")
+            valid_until, special = body.valid_until, transaction if body.kind != TransactionKind.DATA else None
+            unverified[position] = key, transaction.id, transaction.signature
+        if special is not None:
+            system.append(special)
         if not height <= valid_until <= height + core.parameters.max_validity:
             raise ProtocolError(f"a transaction valid until {valid_until} in a block of height {height}")
         expiries.append(valid_until)
     _check_repeats(core, pending.ids, expiries, parent)
-    return tuple(expiries), unverified
+    return tuple(expiries), unverified, tuple(system)
 
 
-def _decode(core: Core, raw: bytes) -> tuple[int, Triple]:
+def _decode(core: Core, raw: bytes) -> Transaction:
     try:
-        transaction = check_transaction(core, raw)
+        return check_form(core, raw)
     except Refused as refused:
         raise ProtocolError(str(refused)) from None
-    key = core.senders[NodeId(transaction.body.sender)]
-    return transaction.body.valid_until, (key, transaction.id, transaction.signature)
 
 
 def _check_repeats(core: Core, ids: Sequence[Digest], expiries: Sequence[int], parent: Block) -> None:

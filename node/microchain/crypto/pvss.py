@@ -217,8 +217,14 @@ def recover_secret(shares: Mapping[int, bytes], threshold: int) -> bytes:
 
 @lru_cache(maxsize=256)
 def add_shares(one: tuple[bytes, ...], other: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """Add encrypted shares of checked deals, receiver by receiver; what results is encrypted to the same keys."""
-    return tuple(sum_points(pair) for pair in zip(one, other, strict=True))
+    """Add encrypted shares, receiver by receiver; what results is encrypted to the same keys.
+
+    Deals may be added before they are checked: PvssError where a share is no point at all.
+    """
+    try:
+        return tuple(sum_points(pair) for pair in zip(one, other, strict=True))
+    except (RuntimeError, ValueError, TypeError):
+        raise PvssError("an encrypted share is no point of edwards25519") from None
 
 
 def _evaluate(coefficients: Sequence[int], at: int) -> int:

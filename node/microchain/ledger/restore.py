@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from microchain.consensus.interface import Restored, VoteRecord
+from microchain.consensus.interface import EvidenceRecord, Restored, VoteRecord
 from microchain.consensus.objects import decode_vote
-from microchain.consensus.types import Digest, Dynasty, Epoch
+from microchain.consensus.types import Digest, Dynasty, Epoch, NodeId
 from microchain.ledger.rows import BLOCK_COLUMNS, RecentTransactions, check_row, decode_block, decode_list
 
 __all__ = ["read_meta", "restore"]
@@ -40,6 +40,7 @@ def restore(connection: sqlite3.Connection) -> Restored:
         own_votes=tuple(own[-1:]),
         base=finalized.base if finalized else b"",
         journal=Dynasty(meta.get("journal", 0)),
+        evidence=_read_evidence(connection),
     )
 
 
@@ -62,6 +63,14 @@ def _read_votes(connection: sqlite3.Connection) -> list[VoteRecord]:
         id, own, _, source_epoch, target, target_epoch, raw = check_row(row)
         votes.append(VoteRecord(Digest(id), raw, bool(own), Epoch(source_epoch), Digest(target), Epoch(target_epoch)))
     return votes
+
+
+def _read_evidence(connection: sqlite3.Connection) -> tuple[EvidenceRecord, ...]:
+    rows = connection.execute("SELECT checksum, pair, rule, offender, first, second FROM evidence ORDER BY number")
+    return tuple(
+        EvidenceRecord(rule, NodeId(offender), first, second)
+        for _, rule, offender, first, second in map(check_row, rows)
+    )
 
 
 def _read_recent(connection: sqlite3.Connection, height: int) -> RecentTransactions:

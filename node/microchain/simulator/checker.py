@@ -22,8 +22,10 @@ from microchain.consensus.interface import (
     Reply,
     Send,
 )
+from microchain.consensus.kept import decode_kept
 from microchain.consensus.messages import CompactBlock, FullBlock, Status, Votes
 from microchain.consensus.objects import MalformedObject, Vote, decode_header, decode_transaction, decode_vote
+from microchain.consensus.state import ChainState, genesis_state, get_committee, next_dynasty
 from microchain.consensus.types import Digest, Height, NodeId
 from microchain.crypto.suite import Suite
 from microchain.simulator.node import SimulatedNode
@@ -56,7 +58,9 @@ class Checker:
         self.on_change: Callable[[], None] = lambda: None
         """Called when a node finalized something or took over a client's transaction."""
         self._world = world
-        self._committee = genesis.committee()
+        self._committees = {1: get_committee(genesis_state(genesis))}
+        self._beacons = {genesis_state(genesis).beacon}
+        self._accusers: dict[tuple[NodeId, int], set[int]] = {}
         self._suite = suite
         self._honest = honest
         self._chain_id = genesis.chain_id()
@@ -119,7 +123,9 @@ class Checker:
         for record in action.records:
             match record:
                 case BlockRecord():
-                    self._blocks.setdefault(record.id, record)
+                    if record.id not in self._blocks:
+                        self._blocks[record.id] = record
+                        self._note_dynasty(record)
                 case FinalizedRecord():
                     for id in record.blocks:
                         self._finalize(node, id)
@@ -127,6 +133,58 @@ class Checker:
                 case EvidenceRecord() if record.offender in self._honest:
                     name = self._entries[record.offender].name
                     self.report(f"{node.name} has evidence ({record.rule}) against {name}, which is honest")
+                case EvidenceRecord():
+                    decode = decode_header if record.rule == "double-proposal" else cached_vote
+                    case = (record.offender, decode(record.first).body.dynasty)
+                    self._accusers.setdefault(case, set()).add(node.index)
+
+    # --- dynasties --------------------------------------------------------------------------------------------------
+
+    @property
+    def dynasties(self) -> int:
+        """How many dynasties there have been."""
+        return len(self._committees)
+
+    def _note_dynasty(self, block: BlockRecord) -> None:
+        """Learn the committee of a dynasty from its first block, and check that its beacon is new."""
+        number = decode_header(block.header).dynasty
+        last = self._blocks.get(block.parent)
+        if number in self._committees or last is None:
+            return
+        state = next_dynasty(decode_kept(last.state, last.base)[1])
+        self._committees[number] = get_committee(state)
+        if state.beacon in self._beacons:
+            self.report(f"dynasty {number} has the beacon of an earlier one")
+        self._beacons.add(state.beacon)
+
+    def _final_state(self) -> ChainState | None:
+        block = self._blocks.get(self.chain[-1])
+        return decode_kept(block.state, block.base)[1] if block is not None and block.state else None
+
+    def unpunished(self) -> list[tuple[NodeId, int]]:
+        """Return the offences that at least two honest nodes found and that still count, but are not punished."""
+        state = self._final_state()
+        if state is None:
+            return []
+        punished = {(slash.offender, slash.dynasty) for slash in state.slashes}
+        oldest = state.dynasty - state.rules.parameters.exclusion_dynasties
+        return [
+            case
+            for case, accusers in self._accusers.items()
+            if len(accusers) >= 2 and case not in punished and case[1] > oldest
+        ]
+
+    def check_slashes(self) -> None:
+        """Check that nobody honest was punished, and nobody twice for one dynasty."""
+        state = self._final_state()
+        slashes = [(slash.offender, slash.dynasty) for slash in state.slashes] if state is not None else []
+        if len(set(slashes)) < len(slashes):
+            self.report("somebody is punished twice for one dynasty")
+        for offender, dynasty in slashes:
+            if offender in self._honest:
+                self.report(
+                    f"{self._entries[NodeId(offender)].name}, which is honest, is punished for dynasty {dynasty}"
+                )
 
     def _finalize(self, node: SimulatedNode, id: Digest) -> None:
         block = self._blocks[id]
@@ -242,17 +300,22 @@ class Checker:
             id = block.parent
         if id not in final and store.finalized:
             missing.append(f"block {id.hex()[:16]}")
-        if vote.source_epoch and vote.source not in store.finalized and not self._proves(store, branch, vote.source):
+        if (
+            vote.source_epoch
+            and vote.source not in store.finalized
+            and not self._proves(store, branch, vote.source, vote.body.dynasty)
+        ):
             missing.append("the votes that justify its source")
         if missing:
             self.report(f"{node.name} sends a vote for epoch {vote.target_epoch} before these are durable: {missing}")
 
-    def _proves(self, store: MemoryStore, branch: list[BlockRecord], source: Digest) -> bool:
+    def _proves(self, store: MemoryStore, branch: list[BlockRecord], source: Digest, dynasty: int) -> bool:
         votes = [record.raw for record in store.votes.values() if record.target == source]
         votes += [raw for block in branch for raw in block.votes if not is_handover((raw,))]
         decoded = (cached_vote(raw) for raw in votes)
         voters = {vote.voter for vote in decoded if vote.target == source}
-        return self._committee.is_supermajority(sum(1 << self._committee.by_id[voter].index for voter in voters))
+        committee = self._committees[dynasty]
+        return committee.is_supermajority(sum(1 << committee.by_id[voter].index for voter in voters))
 
     def _on_header(self, node: SimulatedNode, raw: bytes) -> None:
         if raw in self._seen:

@@ -116,7 +116,14 @@ def create_genesis(scenario: Scenario, suite: SimulatedSuite) -> tuple[Genesis, 
     keyrings = [suite.create_keyring(name) for name in names]
     device = suite.create_keyring("device-1")
     registry = [
-        RegistryEntry(name=name, role="validator", signing_key=k.signing_key, vrf_key=k.vrf_key, credit=credit)
+        RegistryEntry(
+            name=name,
+            role="validator",
+            signing_key=k.signing_key,
+            vrf_key=k.vrf_key,
+            pvss_key=k.pvss_key,
+            credit=credit,
+        )
         for name, k, credit in zip(names, keyrings, scenario.credits, strict=True)
     ]
     registry.append(RegistryEntry(name="device-1", role="device", signing_key=device.signing_key))

@@ -58,6 +58,7 @@ class Report(Struct, kw_only=True):
     events: int
     messages: int
     height: int
+    dynasties: int
     acknowledged: int
     finalized: int
     expired: int
@@ -242,6 +243,9 @@ class Simulation:
             return recovery, f"{self._laggards()} did not finalize what others had"
         if not self._run_until(lambda: not self.checker.pending):
             return recovery, f"{len(self.checker.pending)} acknowledged transactions neither finalized nor expired"
+        # Evidence waits for blocks, and on a quiet chain these are rare.
+        if not self._run_until(lambda: not self.checker.unpunished()):
+            return recovery, "an offence that two honest nodes found is not punished"
         return recovery, ""
 
     def _run_until(self, is_done: Callable[[], bool]) -> bool:
@@ -261,6 +265,7 @@ class Simulation:
     def _report(self, began: float, recovery: float | None, stall: str) -> Report:
         checker, world = self.checker, self.world
         checker.expire()
+        checker.check_slashes()
         return Report(
             seed=self.scenario.seed,
             description=self.scenario.describe(),
@@ -272,6 +277,7 @@ class Simulation:
             events=world.events,
             messages=self.network.messages,
             height=len(checker.chain) - 1,
+            dynasties=checker.dynasties,
             acknowledged=checker.acknowledged,
             finalized=len(checker.finalized_at),
             expired=checker.expired,

@@ -157,6 +157,7 @@ class MemoryStore:
             own_votes=(self.own_vote,) if self.own_vote else (),
             base=self.blocks[self.finalized[-1]].base if self.finalized else b"",
             journal=self.journal,
+            evidence=tuple(self.evidence),
         )
 
     def _unexpired(self) -> Iterator[tuple[Digest, int]]:

@@ -138,6 +138,16 @@ class Admission:
         """Let unanswered announcements be asked for again."""
         self._requested.clear()
 
+    def forget_stale(self) -> None:
+        """Drop system transactions that no block may contain now: what they are for is done, or its time is over."""
+        core = self._core
+        if core.head.closes is not None:
+            return
+        context = core.next_context(core.head, core.identity)
+        for id, entry in list(core.pool.system.items()):
+            if entry.system is not None and not select_transactions(core.head.chain, context, (entry.system,)):
+                core.pool.remove((id,))
+
     def serve(self, peer: NodeId, ids: Iterable[bytes]) -> None:
         """Answer GetTransactions with what is pooled, each once, in messages of at most 1 MiB."""
         batch: list[bytes] = []

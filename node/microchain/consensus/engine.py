@@ -131,6 +131,9 @@ class MicrochainEngine:
             evidence=core.evidence,
             syncing=self._exchange.catch_up.active,
             observing=self._voter.observing,
+            dynasty=core.dynasty,
+            dynasty_end=core.head.chain.windows.end,
+            member=core.me is not None,
         )
 
     def find_transaction(self, id: Digest) -> tuple[Literal["pooled", "included", "committed"], Digest | None] | None:
@@ -191,6 +194,7 @@ class MicrochainEngine:
                 self._finality.update_head()
             case "status":
                 self._exchange.tick()
+                self._admission.forget_stale()
                 self._consider_duties()
 
     def _flush(self) -> list[Action]:

@@ -417,7 +417,9 @@ class EngineStatus(_Value, frozen=True):
     """A snapshot for the operator.
 
     ``syncing`` while the node fetches finalized blocks that it lacks; ``observing`` if it takes no part, because it may
-    have done so before on a ledger that is lost.
+    have done so before on a ledger that is lost. ``dynasty`` is the dynasty in which the next block is, ``dynasty_end``
+    its last height as the head has it (later if RandShare takes longer), ``member`` whether this node is in its
+    committee.
     """
 
     head: Digest
@@ -432,6 +434,9 @@ class EngineStatus(_Value, frozen=True):
     evidence: int
     syncing: bool
     observing: bool = False
+    dynasty: int = 1
+    dynasty_end: int = 0
+    member: bool = True
 
 
 class Engine(Protocol):

@@ -13,7 +13,7 @@ from microchain.consensus.objects import HEADER_TAG, VERSION, HeaderBody, Transa
 from microchain.consensus.pool import PoolEntry
 from microchain.consensus.state import Checks, compute_checks, select_transactions, state_root
 from microchain.consensus.tree import MILLISECOND, Block
-from microchain.consensus.types import Digest, Height, Nanoseconds
+from microchain.consensus.types import Digest, Height, Nanoseconds, TransactionKind
 from microchain.crypto.hashing import tagged_hash
 
 __all__ = ["Proposer", "announce"]
@@ -156,8 +156,13 @@ class Proposer:
         self._busy = True
         height = Height(parent.height + 1)
         content: Content = []
-        system, room, checks = self._select_system(parent)
-        if parent.closes is None and self._may_carry(waiting=False):
+        carries = parent.closes is None and self._may_carry(waiting=False)
+        # A released block holds what the operator measures and nothing else.
+        is_measured = carries and core.parameters.propose == "release"
+        system, room, checks = (
+            ((), core.parameters.max_block_bytes, Checks()) if is_measured else self._select_system(parent)
+        )
+        if carries:
             content = list(core.pool.select(height, room, MAX_IDS - len(system)))
         content = [*((transaction.id, core.pool.system[transaction.id]) for transaction in system), *content]
         votes = self._new_votes(parent)
@@ -191,13 +196,15 @@ class Proposer:
         room = core.parameters.max_block_bytes
         if parent.closes is not None or not core.pool.system:
             return (), room, Checks()
-        candidates = []
-        for entry in core.pool.system.values():
-            if entry.system is not None and len(entry.raw) <= room and entry.valid_until > parent.height:
-                room -= len(entry.raw)
-                candidates.append(entry.system)
-        selected = select_transactions(parent.chain, core.next_context(parent, core.identity), candidates)
-        return selected, room, compute_checks(parent.chain, selected)
+        waiting = [e.system for e in core.pool.system.values() if e.system and e.valid_until > parent.height]
+        # Evidence can wait; of it there may be much, and a dynasty's windows end.
+        waiting.sort(key=lambda transaction: transaction.body.kind == TransactionKind.EVIDENCE)
+        selected = []
+        for transaction in select_transactions(parent.chain, core.next_context(parent, core.identity), waiting):
+            if len(transaction.raw) <= room:
+                room -= len(transaction.raw)
+                selected.append(transaction)
+        return tuple(selected), room, compute_checks(parent.chain, selected)
 
     def _new_votes(self, parent: Block) -> list[Vote]:
         """All known votes that a child of ``parent`` may contain."""

@@ -13,6 +13,7 @@ from microchain.consensus.interface import (
     Action,
     AdmissionCode,
     BlockRecord,
+    BlockTrace,
     Broadcast,
     Event,
     EvidenceRecord,
@@ -57,6 +58,8 @@ class Checker:
         self.acknowledged = self.expired = self.excused = 0
         self.on_change: Callable[[], None] = lambda: None
         """Called when a node finalized something or took over a client's transaction."""
+        self.on_adopted: Callable[[SimulatedNode], None] = lambda node: None
+        """Called when an honest node took a new block for its head."""
         self._world = world
         self._committees = {1: get_committee(genesis_state(genesis))}
         self._beacons = {genesis_state(genesis).beacon}
@@ -75,6 +78,7 @@ class Checker:
             Broadcast: self._on_sent,
             Reply: self._on_reply,
             Misbehaviour: self._on_misbehaviour,
+            BlockTrace: self._on_trace,
         }
 
     def report(self, what: str) -> None:
@@ -214,6 +218,10 @@ class Checker:
             self.pending.pop(id, None)
         if block.height % 16 == 0:
             self.expire()
+
+    def _on_trace(self, node: SimulatedNode, action: BlockTrace) -> None:
+        if action.event == "adopted":
+            self.on_adopted(node)
 
     # --- transactions -----------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from microchain.consensus.engine import MicrochainEngine
 from microchain.consensus.genesis import Genesis, node_id
@@ -19,6 +19,7 @@ from microchain.simulator.crypto import SimulatedKeyring, SimulatedSuite
 from microchain.simulator.network import Network
 from microchain.simulator.node import SimulatedNode
 from microchain.simulator.scenario import (
+    BoundaryFault,
     Crash,
     Disturbance,
     Fault,
@@ -39,6 +40,10 @@ EngineFactory: TypeAlias = Callable[[Genesis, NodeId, Restored | None], Engine]
 
 MAX_RECOVERY = 300 * SECOND
 """Virtual time after which a run that makes no progress counts as stalled."""
+
+
+SHORT_DYNASTY = 100
+"""Epochs: up to this length, a run goes on until one more dynasty has begun."""
 
 
 class Report(Struct, kw_only=True):
@@ -93,6 +98,7 @@ class Simulation:
         self.checker = Checker(self.world, self.genesis, self.suite, honest)
         self._sides: dict[int, int] = {}
         self._healed = False
+        self._boundary_faults: list[BoundaryFault] = []
         for member, id in enumerate(ids):
             self._add_node(member, id, f"validator-{member + 1}")
         for member in scenario.two_faced:
@@ -160,6 +166,17 @@ class Simulation:
                 if not self._are_on_one_side(node, channel.destination):
                     self.network.disconnect(node, channel.destination)
 
+    # --- faults at the end of a dynasty -----------------------------------------------------------------------------
+
+    def _watch_boundaries(self, node: SimulatedNode) -> None:
+        """Start the faults that waited for a node to come so near to the end of a dynasty."""
+        status = node.engine.status()
+        for waiting in list(self._boundary_faults):
+            near = status.head_height >= status.dynasty_end - waiting.ahead
+            if (status.dynasty == waiting.dynasty and near) or status.dynasty > waiting.dynasty:
+                self._boundary_faults.remove(waiting)
+                self._schedule(_shift(waiting.fault, self.world.now, self.scenario.heal_at))
+
     # --- faults -----------------------------------------------------------------------------------------------------
 
     def _schedule(self, fault: Fault) -> None:
@@ -200,6 +217,7 @@ class Simulation:
     def _heal(self) -> None:
         """End what is still broken; faults that reach to the healing end by themselves in this very moment."""
         self._healed = True
+        self._boundary_faults = []
         self._disturb(self.scenario.links.loss, 1.0)
         for node in self.network.nodes:
             self._restart(node)
@@ -218,6 +236,9 @@ class Simulation:
             world.at(moment, self._change_sides, ones)
         for fault in scenario.faults:
             self._schedule(fault)
+        self._boundary_faults = list(scenario.boundary_faults)
+        if self._boundary_faults:
+            self.checker.on_adopted = self._watch_boundaries
         self.workload.start()
         world.run(scenario.heal_at)
         self._heal()
@@ -243,6 +264,10 @@ class Simulation:
             return recovery, f"{self._laggards()} did not finalize what others had"
         if not self._run_until(lambda: not self.checker.pending):
             return recovery, f"{len(self.checker.pending)} acknowledged transactions neither finalized nor expired"
+        begun = self.checker.dynasties
+        short = self.scenario.parameters.dynasty_epochs <= SHORT_DYNASTY
+        if short and not self._run_until(lambda: self.checker.dynasties > begun):
+            return recovery, f"no dynasty begins after number {begun}"
         # Evidence waits for blocks, and on a quiet chain these are rare.
         if not self._run_until(lambda: not self.checker.unpunished()):
             return recovery, "an offence that two honest nodes found is not punished"
@@ -284,6 +309,14 @@ class Simulation:
             excused=checker.excused,
             trace=world.trace_digest(),
         )
+
+
+def _shift(fault: Fault, by: int, heal_at: int) -> Fault:
+    """Return a fault that begins ``by`` ns later, and ends before the healing."""
+    moved = structs.replace(fault, at=by, until=min(by + fault.until, heal_at))
+    if isinstance(moved, PowerLoss):
+        return structs.replace(moved, restarts=tuple(min(by + at, heal_at) for at in moved.restarts))
+    return moved
 
 
 def run_scenario(seed: int, nodes: int | None = None) -> Report:

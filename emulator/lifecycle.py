@@ -23,6 +23,7 @@ from emulator.network import NETNS, make_network, netns_exists, remove_namespace
 from emulator.settings import Settings
 from emulator.state import Limits, State, forget_state, locked, read_state, write_state
 from emulator.topology import MOST_HOSTS, Host, plan_hosts
+from emulator.watches import check_watches
 
 __all__ = ["Wish", "check_machine", "down", "hosts_of", "recorded", "start", "up"]
 
@@ -66,6 +67,7 @@ def up(settings: Settings, wish: Wish, say: _Say, passing: _Say) -> list[Host]:
     with locked(settings):
         cgroups = Cgroups(settings)
         _clear_remains(settings, cgroups, say)
+        check_watches(len(hosts))
         state = _plan_state(settings, cgroups, hosts, wish)
         write_state(settings, state)
         try:

@@ -108,6 +108,14 @@ def test_corrupt_document_is_a_clear_error(section: str, key: str, value: object
     assert message in str(caught.value)
 
 
+def test_two_validators_with_one_pvss_key_are_refused() -> None:
+    changed = document()
+    for entry in changed["registry"][:2]:
+        entry["pvss_key"] = "AAAA"
+    with pytest.raises(GenesisError, match="PVSS key 000000 appears twice"):
+        decode_genesis(encode(changed))
+
+
 def test_registry_of_devices_only_is_refused() -> None:
     changed = document()
     for entry in changed["registry"]:

@@ -106,6 +106,7 @@ def test_selection_is_in_proportion_to_credit_by_the_chi_square_test() -> None:
 def test_committee_needs_its_minimum_and_two_thirds_of_the_units() -> None:
     assert is_sufficient([3, 3, 3, 2], 16, 4)
     assert not is_sufficient([3, 3, 3, 1], 16, 4)
+    assert is_sufficient([2, 2, 2, 2], 12, 4)
     assert not is_sufficient([9, 9, 9], 16, 4)
     assert not is_sufficient([], 1, 0)
 

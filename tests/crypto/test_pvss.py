@@ -61,6 +61,11 @@ def swapped(items: tuple[bytes, ...], place: int, new: bytes) -> tuple[bytes, ..
     return (*items[:place], new, *items[place + 1 :])
 
 
+def beyond(scalar: bytes) -> bytes:
+    """The same number modulo the order, but not below it."""
+    return (int.from_bytes(scalar, "little") + ORDER).to_bytes(32, "little")
+
+
 # --- what is dealt comes back ---
 
 
@@ -176,11 +181,12 @@ def _through(values: list[int]) -> list[int]:
 def test_shares_of_too_high_a_degree_are_refused_though_every_proof_holds() -> None:
     straight = forged([5, 7, 9, 11], 2)
     check_deal(statement(4, 2), straight)
-    bent = forged([5, 7, 9, 12], 2)
-    with pytest.raises(PvssError, match="not those of a secret that 2 recover"):
-        check_deal(statement(4, 2), bent)
+    bent, squares = forged([5, 7, 9, 12], 2), forged([1, 4, 9, 16], 2)
+    for deal in (bent, squares):
+        with pytest.raises(PvssError, match="not those of a secret that 2 recover"):
+            check_deal(statement(4, 2), deal)
     chosen = statement(4, 2)
-    for deal, good in ((straight, True), (bent, False)):
+    for deal, good in ((straight, True), (bent, False), (squares, False)):
         parts = (deal.commitments, deal.encrypted, deal.challenge, deal.responses)
         assert textbook.is_deal(H, chosen.context, chosen.receivers, 2, parts) is good
 
@@ -210,7 +216,8 @@ def test_point_outside_the_prime_order_subgroup_is_refused() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda d: replace(d, challenge=(int.from_bytes(d.challenge, "little") + ORDER).to_bytes(32, "little")),
+        lambda d: replace(d, challenge=beyond(d.challenge)),
+        lambda d: replace(d, responses=swapped(d.responses, 0, beyond(d.responses[0]))),
         lambda d: replace(d, responses=swapped(d.responses, 0, ORDER.to_bytes(32, "little"))),
         lambda d: replace(d, responses=swapped(d.responses, 0, b"\xff" * 32)),
         lambda d: replace(d, responses=swapped(d.responses, 0, bytes(32))),
@@ -305,6 +312,8 @@ REVEAL = KEYS[0].reveal(b"dynasty 7", ENCRYPTED)
         (b"dynasty 7", KEYS[0].public_key, ENCRYPTED, replace(REVEAL, share=b"")),
         (b"dynasty 7", KEYS[0].public_key, ENCRYPTED, replace(REVEAL, challenge=bytes(32))),
         (b"dynasty 7", KEYS[0].public_key, ENCRYPTED, replace(REVEAL, response=ORDER.to_bytes(32, "little"))),
+        (b"dynasty 7", KEYS[0].public_key, ENCRYPTED, replace(REVEAL, response=beyond(REVEAL.response))),
+        (b"dynasty 7", KEYS[0].public_key, ENCRYPTED, replace(REVEAL, challenge=beyond(REVEAL.challenge))),
         (b"dynasty 7", IDENTITY, ENCRYPTED, REVEAL),
         (b"dynasty 7", KEYS[0].public_key, IDENTITY, REVEAL),
     ],
@@ -328,6 +337,14 @@ def test_nothing_is_decrypted_from_what_is_no_share() -> None:
             create_reveal(b"", 5, point, 7)
         with pytest.raises(PvssError, match="share"):
             recover_secret({1: point}, 1)
+
+
+def test_shares_that_are_no_points_are_not_added() -> None:
+    for bad in (b"\x02" + bytes(31), b"", bytes(31)):
+        with pytest.raises(PvssError, match="no point"):
+            add_shares((ENCRYPTED,), (bad,))
+    with pytest.raises(PvssError):
+        add_shares((ENCRYPTED,), ())
 
 
 # --- the group ---

@@ -1,4 +1,4 @@
-"""Catching up with finalized blocks that this node lacks (protocol, section 6)."""
+"""Catching up with finalized blocks that this node lacks (protocol, section 9)."""
 
 from __future__ import annotations
 

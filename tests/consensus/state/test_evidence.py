@@ -127,8 +127,8 @@ def test_evidence_from_another_chain_or_against_strangers_is_refused() -> None:
 # --- false reveals ---
 
 
-def at_reveals(dealers: list[Node] = NODES) -> Chain:
-    chain = Chain(NODES)
+def at_reveals(dealers: list[Node] = NODES, **parameters: Any) -> Chain:
+    chain = Chain(NODES, **parameters)
     chain.run(8, dealers)
     chain.run(10, ())
     return chain
@@ -210,8 +210,24 @@ def test_old_evidence_counts_for_as_many_dynasties_as_the_exclusion_lasts() -> N
     chain.finish()
     with pytest.raises(InvalidTransaction, match="evidence of dynasty 1 does not count in dynasty 4"):
         chain.extend(double_vote(chain, dynasty=1))
+    chain.finish()
     with pytest.raises(InvalidTransaction, match="punished for that dynasty already"):
         chain.extend(double_vote(chain, dynasty=3))
+    chain.finish()
+    with pytest.raises(InvalidTransaction, match="evidence of dynasty 3 does not count in dynasty 6"):
+        chain.extend(double_vote(chain, dynasty=3))
+    assert not chain.state.slashes
+
+
+def test_false_reveal_counts_as_long_as_other_evidence() -> None:
+    chain = at_reveals(exclusion_dynasties=2)
+    made = evidence(chain, FALSE_REVEAL, false_reveal(chain).raw, encode_payload(view_sharing(chain.state)))
+    for _ in range(2):
+        chain.finish()
+        chain.try_block(made)
+    chain.finish()
+    with pytest.raises(InvalidTransaction, match="not for the deals of that dynasty"):
+        chain.extend(made)
 
 
 @pytest.mark.parametrize(("height", "first_without"), [(0, 2), (8, 3)])

@@ -188,6 +188,7 @@ def test_deal_of_another_member_or_dynasty_does_not_prove_itself_here() -> None:
         lambda d: replace(d, commitments=d.commitments[:3]),
         lambda d: replace(d, encrypted=(b"\xff" * 32, *d.encrypted[1:])),
         lambda d: replace(d, encrypted=(bytes(32), *d.encrypted[1:])),
+        lambda d: replace(d, encrypted=(b"\x02" + bytes(31), *d.encrypted[1:])),  # on no point of the curve
         lambda d: replace(d, encrypted=d.encrypted[::-1]),
         lambda d: replace(d, responses=d.responses[::-1]),
     ],

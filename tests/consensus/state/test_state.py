@@ -204,6 +204,13 @@ def test_name_that_is_no_text_is_refused() -> None:
         at(1).extend(transaction)
 
 
+def test_payload_in_another_encoding_is_refused() -> None:
+    payload = encode_payload(RevokePayload(NODES[1].id))
+    longer = b"\xdc\x00\x01" + payload[1:]  # the same array of one element, its length in 16 bits
+    with pytest.raises(InvalidTransaction, match="not canonically encoded"):
+        at(1).extend(AUTHORITY.transaction(at(1), TransactionKind.REVOKE, longer))
+
+
 def test_select_keeps_the_order_and_takes_each_offence_and_duty_once() -> None:
     chain = at(1)
     selected = select_transactions(chain.state, chain.context(), honest(1))

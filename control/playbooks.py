@@ -19,7 +19,15 @@ from control.errors import DeploymentFailed, UsageError
 from control.namespace import NAMESPACES, is_inside
 from control.project import ROOT, inventory_directory, shown_path
 
-__all__ = ["ansible_environment", "control_namespace", "log_tail", "playbook_command", "run_logged", "run_playbook"]
+__all__ = [
+    "ansible_environment",
+    "control_namespace",
+    "hosts_left_out",
+    "log_tail",
+    "playbook_command",
+    "run_logged",
+    "run_playbook",
+]
 
 _LOG_TAIL_LINES = 40
 _GRACE_S = 10.0
@@ -133,6 +141,18 @@ def log_tail(log: Path) -> str:
     """Return the last lines of a log, for an error message."""
     lines = log.read_text(errors="replace").splitlines()
     return "\n".join(lines[-_LOG_TAIL_LINES:])
+
+
+def hosts_left_out(log: Path) -> list[str]:
+    """Return the sentences about hosts that a playbook left out, as its last task (tasks/left_out.yml) gives them."""
+    _, marker, text = log.read_text(errors="replace").rpartition("TASK [Name the hosts that were left out]")
+    _, arrow, said = text.partition("\n\n")[0].partition("=> \n")
+    if not marker or not arrow:
+        return []
+    try:
+        return [str(sentence) for sentence in yaml.safe_load(said)["msg"]]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return [" ".join(said.split())]
 
 
 def ansible_environment() -> dict[str, str]:

@@ -18,7 +18,7 @@ from control.influx.connection import DEFAULT
 from control.influx.demo import server_for_demo
 from control.live import follow, shown_seconds
 from control.plan import plan
-from control.playbooks import log_tail, playbook_command, run_logged, run_playbook
+from control.playbooks import hosts_left_out, log_tail, playbook_command, run_logged, run_playbook
 from control.project import ROOT, shown_path
 from control.report import print_report
 from control.rundir import ANSIBLE_LOG, RunDirectory
@@ -27,12 +27,19 @@ from control.runs import find_run, list_runs, read_verdict, show_run
 __all__ = ["demo", "doctor", "emulate", "experiment", "playbook", "run_experiment", "runs", "simulate", "test"]
 
 _DEMO = ROOT / "experiments" / "demo.yml"
+_CHECKS = {"verify-clean"}
 _WAIT_S = 0.25
 
 
 def playbook(options: argparse.Namespace, console: Console) -> int:
-    """Run the playbook of the verb's name."""
-    run_playbook(playbook_command(options.playbook, options.inventory, arguments=options.arguments))
+    """Run the playbook of the verb's name; CheckFailed if the check that it is fails."""
+    command = playbook_command(options.playbook, options.inventory, arguments=options.arguments)
+    try:
+        run_playbook(command)
+    except DeploymentFailed as error:
+        if options.playbook in _CHECKS:
+            raise CheckFailed(str(error)) from None
+        raise
     return 0
 
 
@@ -65,9 +72,10 @@ def demo(options: argparse.Namespace, console: Console) -> int:
 def run_experiment(
     run: RunDirectory, file: Path, inventory: str, console: Console, variables: Mapping[str, str] | None = None
 ) -> int:
-    """Run a planned run's open cells by the playbook with these ``variables``; 0, or 1 if the verdict is INVALID.
+    """Run a planned run's open cells by the playbook with these ``variables``; return the exit code.
 
-    DeploymentFailed if it did not come to a verdict. An interruption stops the validators before it goes on.
+    It is 1 for the verdict INVALID, 3 for another one where hosts were left out, else 0. DeploymentFailed if it did not
+    come to a verdict. An interruption stops the validators before it goes on.
     """
     own = {"experiment": shown_path(file, ROOT), "run_dir": shown_path(run.path, ROOT)}
     command = playbook_command("experiment", inventory, {**own, **(variables or {})})
@@ -87,7 +95,9 @@ def run_experiment(
     if verdict is None:
         raise DeploymentFailed(f"no verdict was reached (ansible-playbook ended with {code}):\n{log_tail(log)}\n{log}")
     _print_results(run, verdict, console)
-    return 1 if verdict == "INVALID" else 0
+    for sentence in hosts_left_out(log):
+        console.print(sentence, markup=False, soft_wrap=True)
+    return 1 if verdict == "INVALID" else DeploymentFailed.exit_code if code else 0
 
 
 def runs(options: argparse.Namespace, console: Console) -> int:

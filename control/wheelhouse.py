@@ -1,8 +1,8 @@
-"""Wheels for the hosts: ``python -m control.wheelhouse --output DIR --kind KIND…`` builds and fetches what they need.
+"""Packages for the hosts: ``python -m control.wheelhouse --output DIR --kind KIND…`` builds and fetches what they need.
 
-Hosts install from these files alone: they need neither a package index nor pip, which comes as a wheel too. All that
-hosts of one kind need is one archive; the node's own wheel, the same for all, is another. What has not changed is not
-made again: the node's wheel follows its sources, the others follow the pins.
+Wheels are installed here, also those for other machines, and hosts only unpack the result: they need neither a package
+index nor pip. All that hosts of one kind need is one archive; the node itself, the same for all, is another. What has
+not changed is not made again: the node's archive follows its sources, the others follow the pins.
 
 A kind is ``MACHINE-PYTHON``, such as ``aarch64-3.11``, or ``local`` for this machine with the Python that runs this;
 only for that may wheels be built where an index has none.
@@ -11,6 +11,7 @@ only for that may wheels be built where an index has none.
 from __future__ import annotations
 
 import argparse
+import compileall
 import hashlib
 import json
 import platform
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tarfile
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -34,6 +35,9 @@ __all__ = ["LOCAL", "Archive", "Wheelhouse", "WheelhouseError", "find_wheelhouse
 
 LOCAL = "local"
 
+# What archives hold: of another layout there are others.
+_LAYOUT = "installed packages with bytecode"
+
 _KIND = re.compile(r"^(?P<machine>x86_64|aarch64)-(?P<python>3\.\d{1,2})$")
 # What runs on glibc 2.34 and newer: Debian 12, Raspberry Pi OS 12, Ubuntu 22.04 and all after them.
 _PLATFORMS = ("manylinux2014", "manylinux_2_17", "manylinux_2_24", "manylinux_2_28", "manylinux_2_31", "manylinux_2_34")
@@ -44,7 +48,10 @@ class WheelhouseError(ControlError):
 
 
 class Archive(Struct, frozen=True, kw_only=True):
-    """A tar of wheels. ``name`` ends with the digest of what it was made from; ``error`` says why there is none."""
+    """A tar of installed packages.
+
+    ``name`` ends with the digest of what it was made from; ``error`` says why there is none.
+    """
 
     name: str
     path: str
@@ -55,9 +62,9 @@ class Wheelhouse(Struct, frozen=True, kw_only=True):
     """What hosts install from."""
 
     node: Archive
-    """The node's own wheel."""
+    """The node itself."""
     dependencies: dict[str, Archive]
-    """For each kind of host what the node needs, the extra packages, and pip."""
+    """For each kind of host what the node needs, and the extra packages."""
     missing: tuple[str, ...] = ()
     """The names of those that are not made yet, or were made by this call."""
 
@@ -73,7 +80,7 @@ def find_wheelhouse(
     missing: list[str] = []
 
     def provide(name: str, stem: str, fill: Callable[[Path], None]) -> Archive:
-        path = output / f"{name}.tar"
+        path = output / f"{name}.tar.gz"
         if not path.exists():
             missing.append(name)
             if make:
@@ -83,14 +90,14 @@ def find_wheelhouse(
     def provide_for(kind: str) -> Archive:
         stem = f"dependencies-{kind}"
         try:
-            version = _version(kind)
-            name = f"{stem}-{_digest([*map(_read, (pins, node / 'pyproject.toml')), *_encode((version, *extra))])}"
+            sources = map(_read, (pins, node / "pyproject.toml"))
+            name = f"{stem}-{_digest([*sources, *_encode((_version(kind), _LAYOUT, *extra))])}"
             return provide(name, stem, lambda target: _fetch(target, kind, node, pins, extra))
         except WheelhouseError as error:
             return Archive(name=stem, path="", error=str(error))
 
     dependencies = {kind: provide_for(kind) for kind in sorted(set(kinds))}
-    sources = _digest_files(_sources(node), node)
+    sources = _digest([*_digested(_sources(node), node), *_encode([_LAYOUT])])
     own = provide(f"node-{sources}", "node", lambda target: _build(target, node))
     return Wheelhouse(node=own, dependencies=dependencies, missing=tuple(missing))
 
@@ -111,8 +118,9 @@ def _sources(node: Path) -> list[Path]:
     return sorted([node / "pyproject.toml", *files])
 
 
-def _digest_files(files: Iterable[Path], base: Path) -> str:
-    return _digest(part for path in files for part in (str(path.relative_to(base)).encode(), _read(path)))
+def _digested(files: Iterable[Path], base: Path) -> Iterator[bytes]:
+    for path in files:
+        yield from (str(path.relative_to(base)).encode(), _read(path))
 
 
 def _digest(parts: Iterable[bytes]) -> str:
@@ -137,34 +145,37 @@ def _encode(texts: Iterable[str]) -> list[bytes]:
 def _make(path: Path, stem: str, fill: Callable[[Path], None]) -> None:
     """Fill a directory, pack it, move the archive to its place when it is whole, and remove those it replaces."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft, packed = path.with_name(f".{stem}.draft"), path.with_name(f".{stem}.tar")
+    draft, packed = path.with_name(f".{stem}.draft"), path.with_name(f".{stem}.tar.gz")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     try:
         fill(draft)
-        with tarfile.open(packed, "w") as archive:
-            for wheel in sorted(draft.iterdir()):
-                archive.add(wheel, wheel.name)
+        shutil.rmtree(draft / "bin", ignore_errors=True)  # programs that begin with the path of our own Python
+        # Without docstrings: they would take 1.6 MB of each validator. Hosts run with PYTHONOPTIMIZE=2, and those with
+        # another Python compile again.
+        compileall.compile_dir(draft, quiet=2, optimize=2, stripdir=str(draft))
+        with tarfile.open(packed, "w:gz", compresslevel=6) as archive:
+            for package in sorted(draft.iterdir()):
+                archive.add(package, package.name)
     finally:
         shutil.rmtree(draft)
-    for outdated in path.parent.glob(f"{stem}-*.tar"):
+    for outdated in path.parent.glob(f"{stem}-*.tar*"):
         outdated.unlink()
     packed.rename(path)
 
 
 def _build(target: Path, node: Path) -> None:
-    _pip("wheel", "--no-deps", "--no-build-isolation", "-w", target, node)
+    _pip("install", "--no-compile", "--target", target, "--no-deps", "--no-build-isolation", node)
 
 
 def _fetch(target: Path, kind: str, node: Path, pins: Path, extra: Sequence[str]) -> None:
     project = tomllib.loads(_read(node / "pyproject.toml").decode())["project"]
-    wanted = ["--constraint", pins, *project["dependencies"], *extra, "pip"]
-    if kind == LOCAL:
-        _pip("wheel", "-w", target, *wanted)
-        return
-    machine, _, python = kind.partition("-")
-    platforms = [f"--platform={name}_{machine}" for name in _PLATFORMS]
-    _pip("download", "-d", target, "--only-binary=:all:", f"--python-version={python}", *platforms, *wanted)
+    wanted = ["--no-compile", "--target", target, "--constraint", pins, *project["dependencies"], *extra]
+    if kind != LOCAL:
+        machine, _, python = kind.partition("-")
+        wanted += [f"--platform={name}_{machine}" for name in _PLATFORMS]
+        wanted += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
+    _pip("install", *wanted)
 
 
 def _pip(*arguments: str | Path) -> None:
@@ -172,7 +183,7 @@ def _pip(*arguments: str | Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         ending = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
-        raise WheelhouseError(f"pip could not prepare the wheels for the hosts:\n{ending}")
+        raise WheelhouseError(f"pip could not prepare the packages for the hosts:\n{ending}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

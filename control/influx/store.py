@@ -138,9 +138,20 @@ class Store:
             server.request("POST", "/query", query={"db": database, "q": statement})
             return
         predicate = " AND ".join(f'{name}="{value}"' for name, value in tags.items())
-        span = {"start": "1677-09-22T00:00:00Z", "stop": _format_time(before - 1), "predicate": predicate}
+        self._delete(server, {"stop": _format_time(before - 1), "predicate": predicate})
+
+    def remove_all(self) -> None:
+        """Remove every point of the bucket."""
+        server = Server(url=self._connection.url, token=self._connection.write_token, ca=self._connection.ca)
+        if self._connection.major == 1:
+            database = self._connection.bucket.split("/")[0]
+            server.request("POST", "/query", query={"db": database, "q": "DELETE FROM /.+/"})
+            return
+        self._delete(server, {"stop": "2262-04-11T00:00:00Z"})
+
+    def _delete(self, server: Server, span: dict[str, str]) -> None:
         query = {"org": self._connection.org, "bucket": self._connection.bucket}
-        server.request("POST", "/api/v2/delete", query=query, body=span)
+        server.request("POST", "/api/v2/delete", query=query, body={"start": "1677-09-22T00:00:00Z", **span})
 
     def _try(self, action: Callable[[], _T]) -> _T:
         pause = _FIRST_PAUSE_S

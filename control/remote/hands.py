@@ -132,7 +132,7 @@ def _systemd_command(validator: str, action: _Action) -> str:
 
 
 def _supervisor_command(host: Host, validator: str, action: _Action) -> str:
-    program = shlex.quote(f"{host.root}/env/bin/supervisorctl")
+    program = f"{shlex.quote(f'{host.root}/env/bin/python')} -m supervisor.supervisorctl"
     words = action if action in ("start", "stop") else f"signal {action}"
     # Its socket is named relative to this directory (see supervisor.conf).
     return f"cd {shlex.quote(f'{host.root}/supervisor')} && exec {program} -c supervisor.conf {words} {validator}"

@@ -13,7 +13,6 @@ request. Everything lies below the host's root directory:
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -168,6 +167,7 @@ def set_cell(request: CellRequest) -> dict[str, Any]:
         home = request.home(validator)
         (home / "data" / request.cell).mkdir(mode=0o700, parents=True)
         (home / "node.log").unlink(missing_ok=True)
+        (home / "node.log").touch()  # one that systemd makes is root's
         if request.influx is not None:
             write_whole(home / "influx.token", request.influx.token.encode())
             if request.influx.ca:
@@ -285,10 +285,14 @@ def _discard(request: _Request, cell: str | None) -> bool:
 
 def show_status(request: StatusRequest) -> dict[str, Any]:
     """Ask each validator's API how it is; one that does not listen is ``stopped``."""
+    import asyncio  # takes longer than all that the other commands do
+
     return {"changed": False, "validators": asyncio.run(_ask_all(request))}
 
 
 async def _ask_all(request: StatusRequest) -> list[dict[str, Any]]:
+    import asyncio
+
     return await asyncio.gather(*(_ask(request, validator) for validator in request.validators))
 
 

@@ -29,8 +29,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
     """A host's directory with a running supervisor, whose one validator notes its process id and sleeps."""
     root = tmp_path / "a root"
     (root / "supervisor").mkdir(parents=True)
-    (root / "env").mkdir()
-    (root / "env" / "bin").symlink_to(Path(sys.executable).parent)
+    (root / "env").symlink_to(sys.prefix)
     (root / "supervisor" / "supervisor.conf").write_text(
         """\
 [unix_http_server]
@@ -52,7 +51,7 @@ startsecs = 0
 """
     )
     process = subprocess.Popen(
-        [str(root / "env" / "bin" / "supervisord"), "-n", "-s", "-c", "supervisor.conf"], cwd=root / "supervisor"
+        [sys.executable, "-m", "supervisor.supervisord", "-n", "-s", "-c", "supervisor.conf"], cwd=root / "supervisor"
     )
     assert holds((root / "supervisor" / "supervisor.sock").exists)
     yield root

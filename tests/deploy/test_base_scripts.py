@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pwd
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,32 @@ def describe(monkeypatch: pytest.MonkeyPatch, **found: Any) -> None:
 
 def test_what_a_host_had_is_noted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = tmp_path / "testbed" / "before.json"
-    request = {"record": str(record), "directories": [], "governor": "", "operator": "root", "check": True}
+    request = {
+        "record": str(record), "directories": [], "governor": "", "user": "root", "home": "/root", "places": [],
+        "check": True,
+    }  # fmt: skip
     describe(monkeypatch, packages=["bash"])
     assert survey.record(request)["changed"] and not record.exists()
     assert survey.record(request | {"check": False})["changed"]
     describe(monkeypatch, packages=["bash", "chrony"])
     assert not survey.record(request | {"check": False})["changed"]
     assert json.loads(record.read_text())["packages"] == ["bash"]
+
+
+def test_directories_are_made_with_owner_and_mode_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    me = pwd.getpwuid(os.getuid()).pw_name
+    place, record = tmp_path / "a" / "b", tmp_path / "before.json"
+    record.write_text("{}")
+    request = {
+        "record": str(record), "directories": [], "governor": "", "user": "root", "home": "/root",
+        "places": [[str(place), me, f"~{me}", "2750"]], "check": True,
+    }  # fmt: skip
+    assert survey.record(request)["changed"] == [f"make {place}"] and not place.exists()
+    assert survey.record(request | {"check": False})["changed"] == [f"make {place}"]
+    assert place.stat().st_mode & 0o7777 == 0o2750
+    assert survey.record(request | {"check": False})["changed"] == []
+    place.chmod(0o755)
+    assert survey.record(request)["changed"] == [f"make {place}"]
 
 
 def test_what_differs_from_before_is_told_in_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ class TestbedCopy:
         """Begin with what the project has fetched for its hosts, if it has; the node's own wheel is built here."""
         wheels = self.root / ".cache" / "wheels"
         wheels.mkdir(parents=True)
-        for fetched in (ROOT / ".cache" / "wheels").glob("dependencies-*.tar"):
+        for fetched in (ROOT / ".cache" / "wheels").glob("dependencies-*.tar.gz"):
             shutil.copy2(fetched, wheels / fetched.name)
 
     def command(self, name: str, *arguments: str, inventory: str = "local") -> list[str]:
@@ -105,20 +105,24 @@ class TestbedCopy:
         return Play(done.returncode, done.stdout)
 
     def testbed(self, *arguments: str) -> str:
-        """Run a verb of ``./testbed``, installed already, to its end; what it printed."""
-        environment = self.environment() | {"PYTHONPATH": f"{self.root}:{self.root / 'node'}"}
-        command = [sys.executable, "-m", "control", *arguments]
+        """Run a verb of ``./testbed``, installed already, to its end, which must be a good one; what it printed."""
+        done = self.try_testbed(*arguments)
+        assert done.code == 0, done.output
+        return done.output
+
+    def try_testbed(self, *arguments: str) -> Play:
+        """The same, whatever its end."""
         done = subprocess.run(
-            command,
+            [sys.executable, "-m", "control", *arguments],
             cwd=self.root,
-            env=environment,
+            env=self.environment() | {"PYTHONPATH": f"{self.root}:{self.root / 'node'}"},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return Play(done.returncode, done.stdout)
 
     def processes(self) -> list[str]:
         """The command lines of all running processes that have to do with this copy."""

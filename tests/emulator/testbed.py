@@ -80,12 +80,13 @@ class Testbed:
         return subprocess.run(entered, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
 
 
-def make_testbed(directory: Path) -> Testbed:
+def make_testbed(directory: Path, inventory: Path | None = None) -> Testbed:
     """Return one whose names nobody else has; its base image is everybody's."""
     prefix = f"t{secrets.token_hex(2)}"
     environment = {
         "TESTBED_EMULATOR_PREFIX": prefix,
         "TESTBED_EMULATOR_NET": "10.77.77",
         "TESTBED_EMULATOR_DIR": str(directory),
+        **({"TESTBED_EMULATOR_INVENTORY": str(inventory)} if inventory else {}),
     }
     return Testbed(environment)

@@ -1,7 +1,7 @@
 """Looks at a board: what it is, and what it has, before anything of it is changed.
 
-    survey.py record REQUEST   notes what the host has in a file, unless that is there;
-                               prints {"changed", "board", "operator_group"}
+    survey.py record REQUEST   notes what the host has in a file, unless that is there, then makes the validators'
+                               user and the testbed's directories; prints {"changed": [what, ...], "board"}
     survey.py compare REQUEST  says what differs from a record, and what of the testbed is left;
                                prints {"left": [sentence]}
 
@@ -15,8 +15,12 @@ import grp
 import json
 import os
 import pwd
+import shutil
+import stat
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,21 +126,66 @@ def find_units() -> list[str]:
 
 
 def record(request: dict[str, Any]) -> dict[str, Any]:
-    path = Path(request["record"])
-    changed = not path.exists()
-    if changed and not request["check"]:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        draft = path.with_suffix(".draft")
-        draft.write_text(json.dumps(describe_host(request["directories"])))
-        draft.replace(path)
+    """Do what is missing, one step after the other; with ``check`` only say which."""
+    changed = []
+    for name, step in find_steps(request):
+        changed.append(name)
+        if not request["check"]:
+            step()
+    return {"changed": changed, "board": describe_board()}
+
+
+def find_steps(request: dict[str, Any]) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield what is missing; each step is done, or not, before the next is looked for."""
+    path, user = Path(request["record"]), request["user"]
+    if not path.exists():
+        yield f"write {path}", partial(write_record, path, request["directories"])
     wanted = request["governor"]
     for name, governor in read_governors().items() if wanted else ():
         if governor != wanted:
-            changed = True
-            if not request["check"]:
-                set_governor(Path(name), wanted)
-    group = grp.getgrgid(pwd.getpwnam(request["operator"]).pw_gid).gr_name
-    return {"changed": changed, "board": describe_board(), "operator_group": group}
+            yield f"set {name}", partial(set_governor, Path(name), wanted)
+    if user not in {entry.pw_name for entry in pwd.getpwall()}:
+        yield f"make user {user}", partial(make_user, user, request["home"])
+    for place, owner, group, mode in request["places"]:
+        if describe_place(Path(place)) != (owner, find_group(group), mode):
+            yield f"make {place}", partial(make_place, Path(place), owner, find_group(group), mode)
+
+
+def write_record(path: Path, directories: list[str]) -> None:
+    seen = json.dumps(describe_host(directories))
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    draft.write_text(seen)
+    draft.replace(path)
+
+
+def make_user(name: str, home: str) -> None:
+    command = ["useradd", "--system", "--no-create-home", "--home-dir", home, "--shell", "/usr/sbin/nologin", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"user {name} could not be made: {done.stderr.strip()}")
+
+
+def find_group(name: str) -> str:
+    """Return a user's own group where its name is given as ``~USER``."""
+    return grp.getgrgid(pwd.getpwnam(name[1:]).pw_gid).gr_name if name.startswith("~") else name
+
+
+def describe_place(place: Path) -> tuple[str, str, str]:
+    """Return owner, group and mode of a directory; nothing if there is none."""
+    if place.is_symlink() or not place.is_dir():
+        return "", "", ""
+    status = place.stat()
+    names = {entry.pw_uid: entry.pw_name for entry in pwd.getpwall()}
+    groups = {entry.gr_gid: entry.gr_name for entry in grp.getgrall()}
+    mode = f"{stat.S_IMODE(status.st_mode):04o}"
+    return names.get(status.st_uid, "?"), groups.get(status.st_gid, "?"), mode
+
+
+def make_place(place: Path, owner: str, group: str, mode: str) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    shutil.chown(place, owner, group)
+    place.chmod(int(mode, 8))
 
 
 def set_governor(path: Path, wanted: str) -> None:

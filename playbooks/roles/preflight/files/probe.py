@@ -1,8 +1,8 @@
 """Looks at the inventory and at a host before anything is changed.
 
 Prints {"problems": [sentence, ...], "kind": MACHINE-PYTHON or "local", "python": VERSION, "installed": {"dependencies",
-"node"}}. Run with the host's own Python, whatever its version, as the user who will change things; the request (JSON)
-is the only argument.
+"node"}, "deployed": what the last deployment noted at its end}. Run with the host's own Python, whatever its version,
+as the user who will change things; the request (JSON) is the only argument.
 """
 
 from __future__ import annotations
@@ -182,12 +182,19 @@ def read_installed(root: Path) -> dict[str, str]:
     return installed if os.access(root / "env" / "bin" / "python", os.X_OK) else {}
 
 
+def read_deployed(root: Path) -> str:
+    with contextlib.suppress(OSError):
+        return (root / "deployed").read_text().strip()
+    return ""
+
+
 def look(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "problems": find_problems(request),
         "kind": "local" if request["local"] else f"{platform.machine()}-{sys.version_info[0]}.{sys.version_info[1]}",
         "python": sys.version.split()[0],
         "installed": read_installed(Path(request["root"])),
+        "deployed": read_deployed(Path(request["root"])),
     }
 
 

@@ -1,8 +1,7 @@
 """Makes the node's Python environment on a host: prints {"ready": bool, "changed": [what, ...]}.
 
-The request (JSON) is the only argument: the host's root, name and path of the two archives of wheels, `check` to change
-nothing, `local` where the archives are the control side's own. Needs neither ensurepip nor a package index: pip is
-one of the wheels.
+The request (JSON) is the only argument: the host's root, name and path of the two archives of installed packages,
+`check` to change nothing, `local` where the archives are the control side's own. Needs neither pip nor an index.
 """
 
 from __future__ import annotations
@@ -13,11 +12,8 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
 from typing import Any
-
-PIP = "pip.whl"
 
 
 def main(request: dict[str, Any]) -> None:
@@ -34,15 +30,14 @@ def main(request: dict[str, Any]) -> None:
     ]  # the node goes into a new one too
     if changed and not request["check"]:
         if "dependencies" in changed:
-            make(environment)
-        with tempfile.TemporaryDirectory(prefix="wheels-", dir=environment) as place:
-            for name in changed:
-                stamps[name].unlink(missing_ok=True)
-                install(environment, unpack(find_archive(request, name), Path(place) / name))
-                stamps[name].write_text(wanted[name])
-        # Without docstrings: they would take 1.6 MB of each validator. Hosts run with PYTHONOPTIMIZE=2.
-        run([str(python), "-m", "compileall", "-q", "-o", "2", str(environment / "lib")])
-        for brought in [] if request["local"] else environment.parent.glob("*.tar"):
+            make(environment, list(wanted))
+        for name in changed:
+            stamps[name].unlink(missing_ok=True)
+            unpack(find_archive(request, name), environment / name)
+            # What was compiled by another version of Python is of no use here; hosts run with PYTHONOPTIMIZE=2.
+            run([str(python), "-m", "compileall", "-q", "-o", "2", str(environment / name)])
+            stamps[name].write_text(wanted[name])
+        for brought in [] if request["local"] else environment.parent.glob("*.tar.gz"):
             brought.unlink()
     print(json.dumps({"ready": not (changed and request["check"]), "changed": changed}))
 
@@ -51,49 +46,27 @@ def read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def make(environment: Path) -> None:
+def make(environment: Path, parts: list[str]) -> None:
     """Begin anew: what an interrupted or older installation left is not worth a guess."""
     shutil.rmtree(environment, ignore_errors=True)
     environment.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     run([sys.executable, "-m", "venv", "--without-pip", str(environment)])
+    for place in environment.glob("lib/python*/site-packages"):
+        (place / "testbed.pth").write_text("".join(f"{environment / part}\n" for part in parts))
 
 
 def find_archive(request: dict[str, Any], name: str) -> Path:
-    return Path(request[name]["path"]) if request["local"] else Path(request["root"]) / f"{request[name]['name']}.tar"
+    return (
+        Path(request[name]["path"]) if request["local"] else Path(request["root"]) / f"{request[name]['name']}.tar.gz"
+    )
 
 
-def unpack(archive: Path, place: Path) -> list[Path]:
-    """Return the wheels of an archive, whose members are files in no directory."""
+def unpack(archive: Path, place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    wheels = []
+    safely: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # from Python 3.11.4 on
     with tarfile.open(archive) as packed:
-        for member in packed:
-            content = packed.extractfile(member)
-            if content is None or not member.name.endswith(".whl") or "/" in member.name:
-                sys.exit(f"{archive} holds {member.name}, which is no wheel: remove it, and deploy again")
-            wheels.append(place / member.name)
-            with wheels[-1].open("wb") as target:
-                shutil.copyfileobj(content, target)
-    return wheels
-
-
-def install(environment: Path, wheels: list[Path]) -> None:
-    """Install with the pip that is among the dependencies; the environment keeps its wheel, and does not have it."""
-    for own in [path for path in wheels if path.name.startswith("pip-")]:
-        wheels.remove(own)
-        own.replace(environment / PIP)
-    python = environment / "bin" / "python"
-    options = [
-        "--quiet",
-        "--no-index",
-        "--no-deps",
-        "--force-reinstall",
-        "--no-cache-dir",
-        "--no-compile",
-        "--disable-pip-version-check",
-    ]
-    pip = str(environment / PIP / "pip")
-    run([sys.executable, pip, "--python", str(python), "install", *options, *map(str, wheels)])
+        packed.extractall(place, **safely)
 
 
 def run(command: list[str]) -> None:

@@ -1,9 +1,10 @@
 """Acts for all validators of a host by systemd, in one go; runs as root, with the host's own Python.
 
-    systemd.py start NAME…      starts them and waits until each is ready; fails with the reason of each that is not
-    systemd.py stop             stops all, and forgets how they ended
-    systemd.py state            prints {"states": {NAME: running | stopped | failed…}}
-    systemd.py remove [--check] stops all, removes the unit
+    systemd.py setup UNIT [--check] makes this text the validators' unit
+    systemd.py start NAME…          starts them and waits until each is ready; fails with the reason of each that is not
+    systemd.py stop                 stops all, and forgets how they ended
+    systemd.py state                prints {"states": {NAME: running | stopped | failed…}}
+    systemd.py remove [--check]     stops all, removes the unit
 
 Prints {"changed": [what, ...]} otherwise.
 """
@@ -33,6 +34,18 @@ def read_units() -> dict[str, dict[str, str]]:
         if unit.get("Id", "").startswith(UNIT):
             found[unit["Id"].removeprefix(UNIT).removesuffix(".service")] = unit
     return found
+
+
+def setup(text: str, check: bool) -> dict[str, list[str]]:
+    changed = [] if FILE.exists() and FILE.read_text() == text else [str(FILE)]
+    if not check:
+        if changed:
+            FILE.write_text(text)
+            FILE.chmod(0o644)
+        # Also where an interrupted deployment wrote it, and came no further.
+        if "=yes" in systemctl("show", f"{UNIT}*.service", "--property=NeedDaemonReload").stdout or changed:
+            systemctl("daemon-reload")
+    return {"changed": changed}
 
 
 def start(names: list[str]) -> dict[str, list[str]]:
@@ -90,7 +103,9 @@ def remove(check: bool) -> dict[str, list[str]]:
 
 if __name__ == "__main__":
     verb, words = sys.argv[1], sys.argv[2:]
-    if verb == "start":
+    if verb == "setup":
+        print(json.dumps(setup(words[0], "--check" in words)))
+    elif verb == "start":
         print(json.dumps(start(words)))
     elif verb == "remove":
         print(json.dumps(remove("--check" in words)))

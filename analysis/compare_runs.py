@@ -13,7 +13,7 @@ from analysis.conditions import Difference, describe_differences, list_cell_cond
 from analysis.documents import CellSpec, RateWorkload
 from analysis.effect import MIN_RUNS, Effect, adjust_p_values, measure_effect
 from analysis.figures import is_bound_too_wide
-from analysis.measured import MeasuredCell, describe_size
+from analysis.measured import DEFAULT_ENGINE, MeasuredCell, describe_size, engine_label
 from analysis.report import analyse
 from analysis.rounds import PHASES
 from analysis.run import load
@@ -31,10 +31,12 @@ class Shape:
     block_bytes: int
     transaction_bytes: int
     workload: str
+    engine: str = DEFAULT_ENGINE
 
     def __str__(self) -> str:
         block, transaction = describe_size(self.block_bytes), describe_size(self.transaction_bytes)
-        return f"{self.validators} validators, {block} blocks, {transaction} transactions, {self.workload}"
+        engine = engine_label(self.engine)
+        return f"{self.validators} validators, {block} blocks, {transaction} transactions, {self.workload}{engine}"
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _shape_of(spec: CellSpec) -> Shape:
         label = f"{workload.rate:g} transactions a second"
     else:
         label = f"rounds of {workload.transactions}"
-    return Shape(len(spec.validators), spec.parameters.max_block_bytes, workload.transaction_bytes, label)
+    return Shape(len(spec.validators), spec.parameters.max_block_bytes, workload.transaction_bytes, label, spec.engine)
 
 
 def _measure(cells: Sequence[MeasuredCell]) -> Iterator[tuple[Metric, Value]]:

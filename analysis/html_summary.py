@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.documents import RateWorkload, RoundsWorkload
 from analysis.figures import MISSING, milliseconds, summarize
-from analysis.measured import MIB, MeasuredCell, Pool, describe_size, pool_cells
+from analysis.measured import MIB, MeasuredCell, Pool, describe_size, engine_label, group_pools, pool_cells
 from analysis.rounds import PHASES
 from analysis.statistics import estimate_quantile, median_interval
 
@@ -111,11 +111,11 @@ def _sizes(cells: Sequence[MeasuredCell]) -> str:
 def _main_figure(pools: Sequence[Pool]) -> str:
     """The time of a block with the smallest and the largest committee of the first shape."""
     alike = [pool for pool in pools if (pool.block_bytes, pool.transaction_bytes) == _first_shape(pools)]
-    ends = alike[:1] if len(alike) == 1 else [alike[0], alike[-1]]
+    ends = [end for group in group_pools(alike) for end in (group[:1] if len(group) == 1 else [group[0], group[-1]])]
     missing = [pool.figure("T_bc").reason for pool in ends]
     if all(missing):
         return f"There is no figure of a whole block: {missing[0]}."
-    parts = [f"{_in_text(pool)} with {pool.validators} validators" for pool in ends]
+    parts = [f"{_in_text(pool)} with {pool.validators} validators{engine_label(pool.engine)}" for pool in ends]
     block, transaction = (describe_size(size) for size in _first_shape(pools))
     return (
         f"A block of {block} ({transaction} transactions) took {' and '.join(parts)} in its three phases together, "
@@ -167,7 +167,8 @@ def _round_group(pool: Pool) -> FigureGroup:
     figures = [_duration(_LABELS[phase], pool, phase) for phase in PHASES]
     block, transaction = describe_size(pool.block_bytes), describe_size(pool.transaction_bytes)
     shape = (
-        f"{pool.validators} validators · blocks of {block} · transactions of {transaction} · {len(pool.frame)} rounds"
+        f"{pool.validators} validators{engine_label(pool.engine)} · blocks of {block} · "
+        f"transactions of {transaction} · {len(pool.frame)} rounds"
     )
     reasons = {figure.spread for figure in figures if figure.value == MISSING}
     if len(reasons) == 1 and all(figure.value == MISSING for figure in figures):

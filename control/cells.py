@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from microchain.consensus.genesis import Parameters
 from msgspec import Meta, Struct
 
-from control.spec import Entry, Experiment, RateWorkload, RoundsWorkload, TelemetrySettings, shown_size
+from control.spec import EngineName, Entry, Experiment, RateWorkload, RoundsWorkload, TelemetrySettings, shown_size
 
 __all__ = ["Cell", "CellRate", "CellRounds", "CellWorkload", "Combination", "combinations", "compute_run_id", "expand"]
 
@@ -56,7 +56,7 @@ class Cell(Struct, frozen=True, kw_only=True):
     id: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9.-]{0,63}$")]
     run: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9-]{0,127}$")]
     experiment: str
-    engine: Literal["microchain"]
+    engine: EngineName
     validators: tuple[str, ...]
     parameters: Parameters
     telemetry: TelemetrySettings
@@ -71,6 +71,7 @@ class Cell(Struct, frozen=True, kw_only=True):
 class Combination(Struct, frozen=True):
     """One point of a sweep: committee size, block and transaction bytes, and which repeat of it."""
 
+    engine: EngineName
     validators: int
     block_bytes: int
     transaction_bytes: int
@@ -78,15 +79,26 @@ class Combination(Struct, frozen=True):
 
     @property
     def id(self) -> str:
-        """The cell's id, such as ``k4-b128K-t1K-r1``."""
+        """The cell's id, such as ``k4-b128K-t1K-r1``; before it the engine if that is another than Microchain."""
+        return self.load_id if self.engine == "microchain" else f"{self.engine}-{self.load_id}"
+
+    @property
+    def load_id(self) -> str:
+        """The id of what is offered, the same for every engine."""
         block, size = shown_size(self.block_bytes), shown_size(self.transaction_bytes)
         return f"k{self.validators}-b{block}-t{size}-r{self.repeat}"
 
 
 def combinations(experiment: Experiment) -> tuple[Combination, ...]:
     """Return the sweep in the order to run it: every combination once, then the repeats, so that drift hits all."""
-    swept = list(product(experiment.validators, experiment.block_bytes, experiment.transaction_bytes))
-    return tuple(Combination(*values, repeat) for repeat in range(1, experiment.repeats + 1) for values in swept)
+    swept = list(
+        product(experiment.validators, experiment.block_bytes, experiment.transaction_bytes, experiment.engine)
+    )
+    return tuple(
+        Combination(engine, validators, block, size, repeat)
+        for repeat in range(1, experiment.repeats + 1)
+        for validators, block, size, engine in swept
+    )
 
 
 def expand(experiment: Experiment, run: str, validators: Sequence[str], signature: str) -> tuple[Cell, ...]:
@@ -109,12 +121,12 @@ def _make_cell(experiment: Experiment, c: Combination, run: str, validators: Seq
         id=c.id,
         run=run,
         experiment=experiment.name,
-        engine=experiment.engine,
+        engine=c.engine,
         validators=tuple(validators[: c.validators]),
         parameters=_parameters(experiment, c, signature),
         telemetry=experiment.telemetry,
         workload=workload,
-        seed=int.from_bytes(hashlib.sha256(f"{experiment.seed}/{c.id}".encode()).digest()[:8]) >> 1,
+        seed=int.from_bytes(hashlib.sha256(f"{experiment.seed}/{c.load_id}".encode()).digest()[:8]) >> 1,
         devices=experiment.devices,
         planned_s=round(planned, 1),
         lease_s=round(planned + LEASE_MARGIN_S, 1),
@@ -145,6 +157,7 @@ def _settle(experiment: Experiment, c: Combination) -> CellWorkload:
 
 def _parameters(experiment: Experiment, c: Combination, signature: str) -> Parameters:
     settings: dict[str, Any] = {
+        "engine": c.engine,
         "max_block_bytes": c.block_bytes,
         "max_tx_bytes": c.transaction_bytes,
         "signature": signature,

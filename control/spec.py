@@ -13,6 +13,7 @@ __all__ = [
     "MIN_BLOCK_BYTES",
     "MIN_COMMITTEE",
     "MIN_TRANSACTION_BYTES",
+    "EngineName",
     "Entry",
     "Experiment",
     "HostSelection",
@@ -35,6 +36,7 @@ MIN_TRANSACTION_BYTES = 640
 """An RSA envelope with an empty payload takes about 350 bytes, a reading of the host's sensors up to 250."""
 
 Entry = Literal["spread", "one"]
+EngineName = Literal["microchain", "pbft"]
 HostSelection = Literal["boards", "desktops", "all"]
 Size = int | str
 
@@ -84,7 +86,7 @@ class Experiment(Settings, frozen=True, kw_only=True):
 
     name: Name
     description: str
-    engine: Literal["microchain"]
+    engine: tuple[EngineName, ...]
     validators: tuple[int, ...]
     block_bytes: tuple[int, ...]
     transaction_bytes: tuple[int, ...]

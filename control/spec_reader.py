@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from microchain.consensus.genesis import Parameters
@@ -20,6 +20,7 @@ from control.spec import (
     MIN_BLOCK_BYTES,
     MIN_COMMITTEE,
     MIN_TRANSACTION_BYTES,
+    EngineName,
     Experiment,
     HostSelection,
     Name,
@@ -44,7 +45,7 @@ class _Source(Settings, frozen=True, kw_only=True):
 
     name: Name
     description: Annotated[str, Meta(max_length=2000)] = ""
-    engine: Literal["microchain"] = "microchain"
+    engine: EngineName | list[EngineName] = "microchain"
     validators: int | list[int]
     hosts: HostSelection = "boards"
     block_bytes: Size | list[Size]
@@ -57,9 +58,12 @@ class _Source(Settings, frozen=True, kw_only=True):
     telemetry: TelemetrySettings = TelemetrySettings()
 
 
+Swept = TypeVar("Swept", int, EngineName)
+
 _WORKLOADS: dict[str, type[Struct]] = {"rounds": RoundsWorkload, "rate": RateWorkload}
 
 _RESERVED = {
+    "engine": "is set by the experiment's key 'engine'",
     "max_block_bytes": "is set by 'block_bytes'",
     "max_tx_bytes": "is set by 'transaction_bytes'",
     "propose": "is set by the workload's 'kind'",
@@ -173,6 +177,7 @@ class _Checker:
     def resolve(self, source: _Source) -> Experiment:
         """Return the experiment with sizes in bytes and lists as tuples; notes what is no size or stands twice."""
         fields = {name: getattr(source, name) for name in Experiment.__struct_fields__}
+        fields["engine"] = self._swept("engine", source.engine)
         fields["validators"] = self._swept("validators", source.validators)
         for key in ("block_bytes", "transaction_bytes"):
             fields[key] = self._swept(key, self._sizes(key, getattr(source, key)))
@@ -189,9 +194,9 @@ class _Checker:
                 sizes.append(size)
         return sizes
 
-    def _swept(self, key: str, value: int | list[int]) -> tuple[int, ...]:
+    def _swept(self, key: str, value: Swept | list[Swept]) -> tuple[Swept, ...]:
         values = tuple(value) if isinstance(value, list) else (value,)
-        if self.document.data[key] == []:
+        if self.document.data.get(key) == []:
             self.add((key,), f"'{key}' is an empty list; give at least one value")
         for index, item in enumerate(values):
             if item in values[:index]:
@@ -204,7 +209,8 @@ class _Checker:
         self._check_committees(experiment)
         self._check_sizes(experiment)
         cells = (
-            len(experiment.validators)
+            len(experiment.engine)
+            * len(experiment.validators)
             * len(experiment.block_bytes)
             * len(experiment.transaction_bytes)
             * experiment.repeats
@@ -212,7 +218,8 @@ class _Checker:
         if cells > MAX_CELLS:
             self.add(
                 (),
-                f"{len(experiment.validators)} committees * {len(experiment.block_bytes)} block sizes * "
+                f"{len(experiment.engine)} engines * {len(experiment.validators)} committees * "
+                f"{len(experiment.block_bytes)} block sizes * "
                 f"{len(experiment.transaction_bytes)} transaction sizes * {experiment.repeats} repeats = {cells} "
                 f"cells; at most {MAX_CELLS} are run in one experiment",
             )

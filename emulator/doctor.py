@@ -15,13 +15,11 @@ from msgspec import Struct
 
 from emulator.cgroups import find_hierarchies
 from emulator.link_emulation import mechanisms
-from emulator.watches import watches_limit
 
 __all__ = ["Finding", "examine"]
 
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _PATIENCE_S = 10.0
-_WATCHES = 512
 _ENTER_USER, _ENTER_ROOT = ("unshare", "--user", "--map-root-user"), ("unshare", "--net")
 _FREE_GB = 5.0
 _PLACE = Path(__file__).resolve().parent
@@ -68,7 +66,7 @@ _PROGRAMS = [
 
 def examine() -> list[Finding]:
     """Look at all of it; takes a second."""
-    own = [_python(), _venv(), _disk(), _root(), _cgroups(), _overlay(), _watches(), _links()]
+    own = [_python(), _venv(), _disk(), _root(), _cgroups(), _overlay(), _links()]
     return [*own, *(_program(program) for program in _PROGRAMS)]
 
 
@@ -107,12 +105,6 @@ def _cgroups() -> Finding:
 def _overlay() -> Finding:
     found = "\toverlay\n" in Path("/proc/filesystems").read_text()
     return Finding("overlayfs", _EMULATION, True, found, "there" if found else "modprobe overlay")
-
-
-def _watches() -> Finding:
-    limit = watches_limit()
-    words = f"{limit}" + ("" if limit >= _WATCHES else ": sysctl -w fs.inotify.max_user_instances=1024")
-    return Finding("inotify instances", f"{_EMULATION}: more than ten", False, limit >= _WATCHES, words)
 
 
 def _links() -> Finding:

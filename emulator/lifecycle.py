@@ -23,7 +23,7 @@ from emulator.network import NETNS, make_network, netns_exists, remove_namespace
 from emulator.settings import Settings
 from emulator.state import Limits, State, forget_state, locked, read_state, write_state
 from emulator.topology import MOST_HOSTS, Host, plan_hosts
-from emulator.watches import check_watches
+from emulator.watches import plan_limit, raise_limit, restore_limit, watches_limit
 
 __all__ = ["Wish", "check_machine", "down", "hosts_of", "recorded", "start", "up"]
 
@@ -67,10 +67,10 @@ def up(settings: Settings, wish: Wish, say: _Say, passing: _Say) -> list[Host]:
     with locked(settings):
         cgroups = Cgroups(settings)
         _clear_remains(settings, cgroups, say)
-        check_watches(len(hosts))
         state = _plan_state(settings, cgroups, hosts, wish)
         write_state(settings, state)
         try:
+            raise_limit(len(hosts), state.watches_raised)
             with recorded(cgroups):
                 _boot(settings, cgroups, state, hosts, wish, say, passing)
         except BaseException as error:
@@ -156,6 +156,8 @@ def _plan_state(settings: Settings, cgroups: Cgroups, hosts: Sequence[Host], wis
         cgroups=[str(directory) for directory in cgroups.directories],
         images=[str(host_directory(settings, host) / "disk.img") for host in hosts],
         made_netns_directory=not NETNS.exists(),
+        watches_before=watches_limit(),
+        watches_raised=plan_limit(len(hosts)),
     )
 
 
@@ -184,6 +186,7 @@ def _clear(settings: Settings, cgroups: Cgroups, state: State) -> None:
     write_state(settings, state)
     cgroups.kill_all()
     remove_namespaces(state.namespaces, state.made_netns_directory)
+    restore_limit(state.watches_before, state.watches_raised)
     release_loops(state.images)
     unregister(settings)
     cgroups.remove_all()

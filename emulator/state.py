@@ -44,7 +44,7 @@ class Link(Struct, frozen=True):
 class State(Struct, kw_only=True):
     """``state.json``. ``namespaces``, ``cgroups`` and ``images`` name everything that may exist outside our directory.
 
-    ``bases``: the image that each host stands on.
+    ``bases``: the image that each host stands on. ``watches_…``: the kernel's limit of inotify instances.
     ``phase`` is "up" only when all hosts have answered; anything else is what an interrupted command left.
     """
 
@@ -58,6 +58,8 @@ class State(Struct, kw_only=True):
     cgroups: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
     made_netns_directory: bool = False
+    watches_before: int = 0
+    watches_raised: int = 0
     links: dict[str, Link] = field(default_factory=dict)
     shared_rate: float = 0.0
     mechanism: str = ""

@@ -39,6 +39,7 @@ from typing import Any, Literal
 
 import aiohttp
 from microchain.config import NodeConfig, load_config
+from microchain.consensus.engines import create_engine
 from microchain.consensus.genesis import Genesis, encode_genesis, node_id
 from microchain.consensus.objects import TRANSACTION_TAG, TransactionBody, encode_body, seal
 from microchain.crypto.authority import Authority, create_authority, sign_request
@@ -46,7 +47,7 @@ from microchain.crypto.hashing import tagged_hash
 from microchain.crypto.signatures import SigningKey
 from microchain.genesis_file import build_genesis
 from microchain.keys import Bundle, create_keys, load_signing_key
-from microchain.runtime.node import EngineFactory, Node, make_engine
+from microchain.runtime.node import EngineFactory, Node
 
 Scheme = Literal["ed25519", "rsa-2048"]
 TOKEN = "test-token"
@@ -137,7 +138,7 @@ class Cluster:
         indexes: Sequence[int] | None = None,
         *,
         connected: bool = True,
-        engine_factory: EngineFactory = make_engine,
+        engine_factory: EngineFactory = create_engine,
     ) -> AsyncIterator[list[Node]]:
         """Start nodes on this event loop (all of them by default), wait until each is linked to all, stop them."""
         chosen = range(len(self.names)) if indexes is None else indexes

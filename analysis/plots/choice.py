@@ -18,10 +18,10 @@ def choose_cells(cells: Sequence[MeasuredCell]) -> list[MeasuredCell]:
 
     By ascending committee, block and transaction size; the smallest and the largest shape are always among them.
     """
-    first: dict[tuple[float, ...], MeasuredCell] = {}
+    first: dict[tuple[int, int, int, str, float], MeasuredCell] = {}
     for cell in cells:
         rate = -1.0 if cell.rate is None else cell.rate.offered
-        first.setdefault((*cell.shape, rate), cell)
+        first.setdefault((*cell.shape, cell.engine, rate), cell)
     ordered = [first[shape] for shape in sorted(first)]
     if len(ordered) <= MAX_CELLS:
         return ordered

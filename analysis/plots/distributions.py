@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from analysis.figures import milliseconds, summarize
-from analysis.measured import MeasuredCell, Pool, describe_size, group_pools, pool_cells
+from analysis.measured import MeasuredCell, Pool, describe_size, engine_label, engine_stem, group_pools, pool_cells
 from analysis.plots.drawing import (
     DASHES,
     INK,
@@ -71,7 +71,9 @@ def draw_rate_distribution(cells: Sequence[MeasuredCell]) -> list[Drawing]:
 def _draw(pools: Sequence[Pool]) -> Drawing:
     block, transaction = pools[0].block_bytes, pools[0].transaction_bytes
     shape = f"{describe_size(block)} blocks of {describe_size(transaction)} transactions"
-    drawing = Drawing(f"distribution-b{block}-t{transaction}", f"Distributions: {shape}", "", "latency")
+    engine = pools[0].engine
+    name = f"distribution-b{block}-t{transaction}{engine_stem(engine)}"
+    drawing = Drawing(name, f"Distributions{engine_label(engine)}: {shape}", "", "latency")
     curves = {
         phase: {
             f"K = {pool.validators}": pool.frame[phase].dropna().to_numpy(dtype=np.float64)

@@ -10,7 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from analysis.growth import CLAIMS, Growth, fit_growth
-from analysis.measured import MeasuredCell, Pool, describe_size, group_pools, phase_samples, pool_cells
+from analysis.measured import (
+    MeasuredCell,
+    Pool,
+    describe_size,
+    engine_label,
+    engine_stem,
+    group_pools,
+    phase_samples,
+    pool_cells,
+)
 from analysis.plots.drawing import (
     INK,
     MAX_POINTS,
@@ -49,7 +58,9 @@ def draw_growth(cells: Sequence[MeasuredCell], credits: Mapping[int, float]) -> 
 def _draw(pools: Sequence[Pool], credits: Mapping[int, float]) -> Drawing:
     block, transaction = pools[0].block_bytes, pools[0].transaction_bytes
     shape = f"{describe_size(block)} blocks of {describe_size(transaction)} transactions"
-    drawing = Drawing(f"growth-b{block}-t{transaction}", f"Latency by committee size: {shape}", "", "latency")
+    engine = pools[0].engine
+    name = f"growth-b{block}-t{transaction}{engine_stem(engine)}"
+    drawing = Drawing(name, f"Latency by committee size{engine_label(engine)}: {shape}", "", "latency")
     growths = {phase: fit_growth(phase_samples(pools, phase), credits) for phase in _SHOWN}
     if not any(len(growth.sizes) for growth in growths.values()):
         drawing.caption = "Not drawn: no phase has a figure; the tables say why."

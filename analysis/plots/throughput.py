@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis.measured import MeasuredCell, Pool, describe_size, pool_cells
+from analysis.measured import DEFAULT_ENGINE, MeasuredCell, Pool, describe_size, engine_label, pool_cells
 from analysis.plots.drawing import DASHES, MARKERS, SERIES, Drawing, legend_below, new_figure, panels, plain_ticks
 from analysis.reference import THROUGHPUT_REFERENCES, THROUGHPUT_VALIDATORS
 from analysis.statistics import estimate_quantile
@@ -24,10 +24,10 @@ _OWN = (SERIES[0], SERIES[3], SERIES[6], SERIES[4], SERIES[5], SERIES[7])
 def draw_throughput(cells: Sequence[MeasuredCell]) -> list[Drawing]:
     """Draw MB/h and T_bc by block size, one line for each committee and transaction size."""
     drawing = Drawing("throughput", "Throughput and T_bc by block size", "", "throughput")
-    lines: dict[tuple[int, int], list[Pool]] = {}
+    lines: dict[tuple[int, int, str], list[Pool]] = {}
     for pool in pool_cells(cells):
         if throughput_of(pool) is not None:
-            lines.setdefault((pool.validators, pool.transaction_bytes), []).append(pool)
+            lines.setdefault((pool.validators, pool.transaction_bytes, pool.engine), []).append(pool)
     if not lines:
         drawing.caption = "Not drawn: no T_bc was measured; the tables say why."
         return [drawing]
@@ -40,7 +40,7 @@ def draw_throughput(cells: Sequence[MeasuredCell]) -> list[Drawing]:
     shown = dict(list(lines.items())[: len(_OWN)])
     for number, pools in enumerate(shown.values()):
         _line(left, right, pools, number)
-    compared = any(count == THROUGHPUT_VALIDATORS for count, _ in shown)
+    compared = any(count == THROUGHPUT_VALIDATORS and engine == DEFAULT_ENGINE for count, _, engine in shown)
     if compared:
         sizes |= _references(left, right)
     for axes, title, unit in ((left, "throughput", "MB/h"), (right, "T_bc", "ms")):
@@ -86,7 +86,7 @@ def _references(left: Axes, right: Axes) -> set[int]:
     return {reference.block_bytes for reference in THROUGHPUT_REFERENCES}
 
 
-def _legend(shapes: Sequence[tuple[int, int]], compared: bool) -> list[Line2D]:
+def _legend(shapes: Sequence[tuple[int, int, str]], compared: bool) -> list[Line2D]:
     handles = [
         Line2D(
             [],
@@ -94,9 +94,9 @@ def _legend(shapes: Sequence[tuple[int, int]], compared: bool) -> list[Line2D]:
             color=_OWN[number],
             linestyle=DASHES[number % 4],
             marker=MARKERS[0],
-            label=f"this run, K = {count}, {describe_size(transaction)} transactions",
+            label=f"this run, K = {count}{engine_label(engine)}, {describe_size(transaction)} transactions",
         )
-        for number, (count, transaction) in enumerate(shapes)
+        for number, (count, transaction, engine) in enumerate(shapes)
     ]
     if compared:
         handles += [
@@ -106,17 +106,20 @@ def _legend(shapes: Sequence[tuple[int, int]], compared: bool) -> list[Line2D]:
     return handles
 
 
-def _caption(lines: dict[tuple[int, int], list[Pool]], compared: bool, hidden: int) -> str:
+def _caption(lines: dict[tuple[int, int, str], list[Pool]], compared: bool, hidden: int) -> str:
     words = [
         "MB/h = size / T_bc * 3600 at the median T_bc (the chapter prints this formula upside down, its figures follow "
         "it as given here). Right: the median of T_bc with its 95 % interval. Both axes are logarithmic."
     ]
     best = {}
-    for (count, transaction), pools in lines.items():
+    for (count, transaction, engine), pools in lines.items():
         rates = {pool.block_bytes: rate[0] for pool in pools if (rate := throughput_of(pool)) is not None}
         if len(rates) > 1:
             size = max(rates, key=lambda size: rates[size])
-            best[f"K = {count} with {describe_size(transaction)} transactions"] = (size, rates[size])
+            best[f"K = {count}{engine_label(engine)} with {describe_size(transaction)} transactions"] = (
+                size,
+                rates[size],
+            )
     words += [
         f"{what}: most with {describe_size(size)} blocks, {rate:.0f} MB/h." for what, (size, rate) in best.items()
     ]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from analysis.growth import fit_growth
-from analysis.measured import MeasuredCell, Traffic, describe_size, traffic_samples
+from analysis.measured import MeasuredCell, Traffic, describe_size, engine_label, engine_stem, traffic_samples
 from analysis.plots.drawing import DASHES, INK, MARKERS, SERIES, Drawing, legend_below, new_figure, panels, plain_ticks
 from analysis.plots.drawing import label as shown_name
 
@@ -24,11 +24,11 @@ def draw_traffic(cells: Sequence[MeasuredCell]) -> list[Drawing]:
     if not found:
         caption = "Not drawn: no validator counted messages, or no round was finished."
         return [Drawing("traffic", "Messages and bytes by phase", caption, "traffic")]
-    return [_draw(block, transaction, traffic) for (block, transaction), traffic in found.items()]
+    return [_draw(*shape, traffic) for shape, traffic in found.items()]
 
 
-def _draw(block: int, transaction: int, traffic: Traffic) -> Drawing:
-    shape = f"{describe_size(block)} blocks of {describe_size(transaction)} transactions"
+def _draw(block: int, transaction: int, engine: str, traffic: Traffic) -> Drawing:
+    shape = f"{describe_size(block)} blocks of {describe_size(transaction)} transactions{engine_label(engine)}"
     sizes = sorted({size for by_size in traffic.values() for size in by_size})
     phases = list(dict.fromkeys(phase for phase, _ in traffic))[: len(SERIES)]
     figure = new_figure(3.5 if len(sizes) > 1 else 2.6)
@@ -42,7 +42,7 @@ def _draw(block: int, transaction: int, traffic: Traffic) -> Drawing:
     if len(sizes) > 1:
         legend_below(figure, _legend(phases), 4)
     return Drawing(
-        f"traffic-b{block}-t{transaction}",
+        f"traffic-b{block}-t{transaction}{engine_stem(engine)}",
         f"Messages and bytes by phase: {shape}",
         _caption(traffic, phases, sizes),
         "traffic",

@@ -8,7 +8,16 @@ from collections.abc import Mapping, Sequence
 from analysis.data_table import Column, DataTable, Footnotes
 from analysis.figures import MISSING, Figure
 from analysis.growth import CLAIMS, MIN_SIZES, Fit, Growth, fit_growth
-from analysis.measured import MeasuredCell, describe_size, group_pools, phase_samples, pool_cells, traffic_samples
+from analysis.measured import (
+    MeasuredCell,
+    describe_size,
+    engine_label,
+    engine_stem,
+    group_pools,
+    phase_samples,
+    pool_cells,
+    traffic_samples,
+)
 from analysis.rounds import PHASES
 
 __all__ = ["growth_tables", "traffic_growth_tables"]
@@ -36,8 +45,9 @@ def growth_tables(cells: Sequence[MeasuredCell], hardware: str, credits: Mapping
         indistinct = dict.fromkeys(g.indistinct for g in growths.values() if g.indistinct and g.fits)
         tables.append(
             DataTable(
-                name=f"growth-b{block}-t{transaction}",
-                title=f"Growth with K: {describe_size(block)} blocks of {describe_size(transaction)} transactions",
+                name=f"growth-b{block}-t{transaction}{engine_stem(pools[0].engine)}",
+                title=f"Growth with K{engine_label(pools[0].engine)}: {describe_size(block)} blocks of "
+                f"{describe_size(transaction)} transactions",
                 columns=[
                     *(Column(label) for label in ("phase", "claimed", "term")),
                     *(Column(label, "ms", "right") for label in ("a", "b")),
@@ -69,14 +79,14 @@ def _rows(growths: Mapping[str, Growth], notes: Footnotes) -> tuple[list[list[st
 def traffic_growth_tables(cells: Sequence[MeasuredCell]) -> list[DataTable]:
     """Return how messages and bytes of each phase grow, for what was measured with enough committee sizes."""
     tables = []
-    for (block, transaction), samples in traffic_samples(cells).items():
+    for (block, transaction, engine), samples in traffic_samples(cells).items():
         growths = {what: fit_growth(by_size) for what, by_size in samples.items()}
         rows = [[*what, *_closest(growth)] for what, growth in growths.items() if growth.fits]
         if rows:
             tables.append(
                 DataTable(
-                    name=f"traffic-growth-b{block}-t{transaction}",
-                    title="Growth of traffic with K: "
+                    name=f"traffic-growth-b{block}-t{transaction}{engine_stem(engine)}",
+                    title=f"Growth of traffic with K{engine_label(engine)}: "
                     f"{describe_size(block)} blocks of {describe_size(transaction)} transactions",
                     columns=[
                         *(Column(label) for label in ("phase", "sent a round", "closest term")),

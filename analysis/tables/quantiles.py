@@ -9,12 +9,14 @@ import pandas as pd
 
 from analysis.data_table import Column, DataTable, Footnotes
 from analysis.figures import MISSING, Figure, milliseconds, summarize
-from analysis.measured import MeasuredCell, Pool, describe_size, group_pools, pool_cells
+from analysis.measured import MeasuredCell, Pool, describe_size, group_engines, pool_cells
 from analysis.rounds import PHASES
 from analysis.statistics import CONFIDENCE, MIN_P99_SAMPLES, Array, Interval, QuantileEstimate, estimate_quantile
+from analysis.tables.engines import needs_engine_column, with_engine
 
 __all__ = ["quantile_tables", "rate_quantile_table"]
 
+_ENGINE = ["engine"]
 QUANTILES = (0.5, 0.9, 0.99)
 _EXPLANATION = (
     f"From raw samples; in brackets the {CONFIDENCE:.0%} interval, from order statistics. An end that is open "
@@ -24,7 +26,7 @@ _EXPLANATION = (
 
 def quantile_tables(cells: Sequence[MeasuredCell], hardware: str) -> list[DataTable]:
     """Return one table for each size of block and transaction: every phase and committee size of cells with rounds."""
-    return [_round_table(pools, hardware) for pools in group_pools(pool_cells(cells))]
+    return [_round_table(pools, hardware) for pools in group_engines(pool_cells(cells))]
 
 
 def _round_table(pools: Sequence[Pool], hardware: str) -> DataTable:
@@ -32,14 +34,25 @@ def _round_table(pools: Sequence[Pool], hardware: str) -> DataTable:
     notes = Footnotes()
     rows: list[list[str]] = []
     groups = []
+    mixed = needs_engine_column(pools)
     for pool in pools:
         groups.append(len(rows))
         size = str(pool.validators)
         for phase in PHASES:
             rows.append([size, phase, *_texts(pool.frame[phase], pool.figure(phase), notes)])
             size = ""
+        if mixed:
+            rows[groups[-1] :] = with_engine(rows[groups[-1] :], pool)
     shape = f"{describe_size(block)} blocks of {describe_size(transaction)} transactions"
-    return _table(f"quantiles-b{block}-t{transaction}", f"Quantiles: {shape}", "K", rows, groups, notes, hardware)
+    return _table(
+        f"quantiles-b{block}-t{transaction}",
+        f"Quantiles: {shape}",
+        ["K", *_ENGINE[:mixed]],
+        rows,
+        groups,
+        notes,
+        hardware,
+    )
 
 
 def rate_quantile_table(cells: Sequence[MeasuredCell], hardware: str) -> DataTable:
@@ -51,13 +64,13 @@ def rate_quantile_table(cells: Sequence[MeasuredCell], hardware: str) -> DataTab
             nothing = ("no traced transaction is final on all validators",)
             figure = summarize(cell.rate.latency, cell.rate.bound, nothing)
             rows.append([cell.spec.id, "finality", *_texts(cell.rate.latency, figure, notes)])
-    return _table("rate-quantiles", "Quantiles at an offered rate", "cell", rows, range(len(rows)), notes, hardware)
+    return _table("rate-quantiles", "Quantiles at an offered rate", ["cell"], rows, range(len(rows)), notes, hardware)
 
 
 def _table(
     name: str,
     title: str,
-    first: str,
+    first: list[str],
     rows: list[list[str]],
     groups: Sequence[int],
     notes: Footnotes,
@@ -67,7 +80,7 @@ def _table(
         name=name,
         title=title,
         columns=[
-            Column(first),
+            *map(Column, first),
             Column("phase"),
             Column("samples", align="right"),
             *(Column(f"p{q * 100:.0f}", "ms", "right") for q in QUANTILES),

@@ -8,10 +8,11 @@ import numpy as np
 
 from analysis.data_table import Column, DataTable, Footnotes
 from analysis.figures import MISSING, Figure, milliseconds, summarize
-from analysis.measured import MIB, MeasuredCell, Pool, describe_size, pool_cells
+from analysis.measured import DEFAULT_ENGINE, MIB, MeasuredCell, Pool, describe_size, group_engines, pool_cells
 from analysis.rates import RateFigures
 from analysis.reference import CHAPTER, PROTOTYPE, THROUGHPUT_REFERENCES, THROUGHPUT_VALIDATORS
 from analysis.statistics import MIN_P99_SAMPLES, estimate_quantile
+from analysis.tables.engines import engine_columns, needs_engine_column, with_engine
 
 __all__ = ["rate_table", "throughput_of", "throughput_table"]
 
@@ -28,21 +29,27 @@ def throughput_table(cells: Sequence[MeasuredCell], hardware: str) -> DataTable:
     notes = Footnotes()
     rows: list[list[str]] = []
     groups = []
-    for pool in pool_cells(cells):
+    pools = [pool for group in group_engines(pool_cells(cells)) for pool in group]
+    mixed = needs_engine_column(pools)
+    for pool in pools:
         groups.append(len(rows))
         duration = pool.figure("T_bc")
         label = f"this run, {len(pool.frame)} rounds, median [p90]"
         size = [str(pool.validators), describe_size(pool.block_bytes), describe_size(pool.transaction_bytes)]
         rows.append([*size, label, *(notes.show(figure) for figure in (*_throughput(pool, duration), duration))])
-        for reference in THROUGHPUT_REFERENCES if pool.validators == THROUGHPUT_VALIDATORS else ():
+        for reference in THROUGHPUT_REFERENCES if _is_compared(pool) else ():
             if reference.block_bytes == pool.block_bytes:
                 published = MISSING if reference.T_bc_ms is None else f"{reference.T_bc_ms:.0f}"
                 rows.append(["", "", "", reference.source, f"{reference.mb_per_hour:.0f}", MISSING, published])
+        if mixed:
+            rows[groups[-1] :] = with_engine(rows[groups[-1] :], pool, at=3)
     return DataTable(
         name="throughput",
         title="Throughput by block size",
         columns=[
-            *(Column(label) for label in ("K", "block", "tx", "measured by")),
+            *(Column(label) for label in ("K", "block", "tx")),
+            *engine_columns(mixed),
+            Column("measured by"),
             Column("MB/h", align="right"),
             Column("tx/s", align="right"),
             Column("T_bc", "ms", "right"),
@@ -53,6 +60,11 @@ def throughput_table(cells: Sequence[MeasuredCell], hardware: str) -> DataTable:
         sources=[f"Prototype: {PROTOTYPE}", f"Chapter: {CHAPTER}"],
         groups=groups,
     )
+
+
+def _is_compared(pool: Pool) -> bool:
+    """Prototype and chapter measured Microchain with committees of one size."""
+    return pool.validators == THROUGHPUT_VALIDATORS and pool.engine == DEFAULT_ENGINE
 
 
 def throughput_of(pool: Pool) -> tuple[float, float] | None:
@@ -72,14 +84,18 @@ def _throughput(pool: Pool, duration: Figure) -> tuple[Figure, Figure]:
 def rate_table(cells: Sequence[MeasuredCell], hardware: str) -> DataTable:
     """Return latency from the scheduled moment until final on all validators, for open-loop cells."""
     notes = Footnotes()
-    rows = [
-        [cell.spec.id, str(cell.shape[0]), *_rate_texts(cell.rate, notes)] for cell in cells if cell.rate is not None
-    ]
+    mixed = needs_engine_column(cells)
+    rows = []
+    for cell in cells:
+        if cell.rate is not None:
+            row = [cell.spec.id, str(cell.shape[0]), *_rate_texts(cell.rate, notes)]
+            rows += with_engine([row], cell) if mixed else [row]
     return DataTable(
         name="rate",
         title="Offered rate: scheduled moment until final on all validators",
         columns=[
             Column("cell"),
+            *engine_columns(mixed),
             *(Column(label, align="right") for label in ("K", "offered tx/s", "finalized tx/s")),
             *(Column(label, "ms", "right") for label in ("p50", "p90", "p99")),
             Column("not final", align="right"),

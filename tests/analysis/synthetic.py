@@ -43,6 +43,7 @@ class Plan:
     rtt_ms: float = 0.5
     measure_clocks: bool = True
     cell: str = "k4-b128k"
+    engine: str = "microchain"
 
     def host(self, index: int) -> str:
         return self.hosts[index % len(self.hosts)]
@@ -120,7 +121,7 @@ def cell_document(plan: Plan) -> dict[str, Any]:
         "id": plan.cell,
         "run": RUN,
         "experiment": "synthetic",
-        "engine": "microchain",
+        "engine": plan.engine,
         "validators": [validator(index) for index in range(plan.validators)],
         "parameters": {"max_block_bytes": plan.block_bytes, "propose": "release"},
         "telemetry": {"sample": plan.sample, "interval_s": 1.0},

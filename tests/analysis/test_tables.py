@@ -55,6 +55,18 @@ def test_quantiles_have_intervals_and_p99_only_from_a_hundred_rounds(tmp_path: P
     assert many.rows[0] == ["4", "T_ct", "100", "24.0 [22.0, 26.0]", "28.0 [28.0, 28.0]", "28.0 [28.0, …]", "28.0"]
 
 
+def test_engines_stand_side_by_side(tmp_path: Path) -> None:
+    plans = [Plan(cell="a", T_cf=10.0), Plan(cell="b", T_cf=30.0, engine="pbft")]
+    tables = tables_of(make_run(tmp_path, *plans))
+    latency, quantiles = tables["latency-b131072-t1024"], tables["quantiles-b131072-t1024"]
+    assert [column.label for column in latency.columns[:3]] == ["K", "engine", "measured by"]
+    own = [row for row in latency.rows if row[0] == "4"]
+    assert [row[1] for row in own] == ["microchain", "pbft"]
+    assert own[0][5] != own[1][5]
+    assert {row[1] for row in quantiles.rows} == {"microchain", "pbft", ""}
+    assert [row[3] for row in tables["throughput"].rows if row[0] == "4"] == ["microchain", "pbft"]
+
+
 def test_quantiles_are_refused_where_the_figure_is(tmp_path: Path) -> None:
     plan = Plan(hosts=("pi-1", "pi-2"), client_host="pi-1", rtt_ms=30.0)
     table = tables_of(make_run(tmp_path, plan))["quantiles-b131072-t1024"]

@@ -214,5 +214,6 @@ def test_an_early_block_of_the_last_candidate_does_not_silence_the_first() -> No
     first.hear(early.proposer, full(early))
     first.submit([transaction(town)])
     first.advance(SECOND // 2)
-    (proposal,) = [m for m in first.sent(FullBlock) if decode_header(m.header).proposer == first.id]
+    # Whether it goes on with a block above its own is up to the lottery.
+    proposal, *_ = (m for m in first.sent(FullBlock) if decode_header(m.header).proposer == first.id)
     assert proposal.transactions

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from control.cells import expand
 from control.errors import SpecError
 from control.spec import RateWorkload, RoundsWorkload, parse_size, shown_size
 from control.spec_reader import load_experiment
@@ -60,6 +61,20 @@ def test_a_good_file_becomes_an_experiment_with_sizes_in_bytes(tmp_path: Path) -
     assert experiment.parameters == {"slot_timeout_ms": 500}
     assert experiment.telemetry.sample == 0.5
     assert (experiment.repeats, experiment.seed, experiment.devices) == (2, 7, 1)
+
+
+def test_engines_are_swept_and_offered_the_same_load(tmp_path: Path) -> None:
+    experiment = load_experiment(write(tmp_path, GOOD.replace("seed: 7", "seed: 7\nengine: [microchain, pbft]")))
+    cells = expand(experiment, "run", [f"validator-{n}" for n in range(8)], "ed25519")
+    first, second = cells[:2]
+    assert (first.id, second.id) == ("k4-b128K-t1K-r1", "pbft-k4-b128K-t1K-r1")
+    assert (first.parameters.engine, second.parameters.engine) == ("microchain", "pbft")
+    assert first.seed == second.seed
+    assert len({cell.id for cell in cells}) == len(cells) == 16
+
+
+def test_an_unknown_engine_is_refused(tmp_path: Path) -> None:
+    assert "'engine': invalid enum value 'raft'" in problem(tmp_path, GOOD + "engine: raft\n")
 
 
 def test_an_open_loop_is_a_workload_too(tmp_path: Path) -> None:
@@ -131,7 +146,7 @@ def test_a_wrong_key_or_value_is_named_with_its_line(tmp_path: Path, old: str, n
         ("[128K, 1M]", "512", ["4: a block of 512 bytes is less than the protocol's 1024 (1K)", "5: a tran"]),
         ("bytes: 1K\n", "bytes: 256K\n", ["5: a transaction of 262144 bytes doesn't fit into a block of 131072"]),
         ("bytes: 1K\n", "bytes: 100\n", ["5: a transaction of 100 bytes has no room for its envelope"]),
-        ("repeats: 2", "repeats: 99", ["1: 2 committees * 2 block sizes * 1 transaction sizes * 99 repeats = 396"]),
+        ("repeats: 2", "repeats: 99", ["1: 1 engines * 2 committees * 2 block sizes * 1 transaction sizes * 99 rep"]),
         (
             "slot_timeout_ms: 500",
             "max_pool_bytes: 2048",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from microchain.consensus.interface import BlockRecord, DiscardRecord, FinalizedRecord, Restored
+from microchain.consensus.interface import BlockRecord, DiscardRecord, FinalizedRecord, JournalRecord, Restored
 from microchain.consensus.objects import decode_vote, encode_body, seal
 from microchain.consensus.types import Digest, Height
 from microchain.ledger import transaction_index
@@ -351,3 +351,9 @@ def test_readers_see_finished_writes_while_the_ledger_is_in_use(ledger: Ledger) 
     onlooker.close()
     ledger.close()
     ledger.close()
+
+
+def test_the_journal_keeps_each_keys_newest_value(ledger: Ledger) -> None:
+    ledger.write([JournalRecord("first", b"1"), JournalRecord("view", b"2")], durable=True)
+    ledger.write([JournalRecord("view", b"3")], durable=True)
+    assert reopen(ledger).restore().journal == {"first": b"1", "view": b"3"}

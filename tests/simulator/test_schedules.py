@@ -85,7 +85,7 @@ def test_the_command_reports_failures_and_how_to_replay_them(
 ) -> None:
     good = run_scenario(0)
     bad = msgspec.structs.replace(good, seed=1, violations=["at 1 s: something"])
-    monkeypatch.setattr("microchain.simulator.cli.run_scenario", lambda seed, nodes: bad if seed == 1 else good)
+    monkeypatch.setattr("microchain.simulator.cli.run_scenario", lambda seed, *rest: bad if seed == 1 else good)
     assert main(["--seeds", "0:3"]) == 1
     told = capsys.readouterr().out
     assert "VIOLATION at 1 s: something" in told

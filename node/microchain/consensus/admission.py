@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from microchain.consensus.core import Core
+from microchain.consensus.context import Context
 from microchain.consensus.interface import (
     AdmissionCode,
     Broadcast,
@@ -23,7 +23,7 @@ from microchain.consensus.interface import (
 from microchain.consensus.messages import GetTransactions, TransactionIds, Transactions
 from microchain.consensus.objects import MalformedObject, Transaction, decode_transaction
 from microchain.consensus.pool import PoolEntry
-from microchain.consensus.state import Checks, compute_checks, select_transactions
+from microchain.consensus.state import Checks
 from microchain.consensus.types import Digest, NodeId, ProtocolError, TransactionKind
 
 __all__ = ["Admission", "Refused", "check_form"]
@@ -57,7 +57,7 @@ class _Candidate(Struct, frozen=True):
 class Admission:
     """Checks, pools and announces transactions."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Context) -> None:
         self._core = core
         self._checking: dict[Digest, bytes] = {}
         self._checking_bytes = 0
@@ -138,16 +138,6 @@ class Admission:
         """Let unanswered announcements be asked for again."""
         self._requested.clear()
 
-    def forget_stale(self) -> None:
-        """Drop system transactions that no block may contain now: what they are for is done, or its time is over."""
-        core = self._core
-        if core.head.closes is not None:
-            return
-        context = core.next_context(core.head, core.identity)
-        for id, entry in list(core.pool.system.items()):
-            if entry.system is not None and not select_transactions(core.head.chain, context, (entry.system,)):
-                core.pool.remove((id,))
-
     def serve(self, peer: NodeId, ids: Iterable[bytes]) -> None:
         """Answer GetTransactions with what is pooled, each once, in messages of at most 1 MiB."""
         batch: list[bytes] = []
@@ -207,10 +197,10 @@ class Admission:
         # The same bytes only: a copy with a damaged signature that came first must not keep out the right one.
         if id in core.pool or self._checking.get(id) == raw or core.replay.contains(id, valid_until):
             raise Refused(AdmissionCode.DUPLICATE, "the transaction is known already", id)
-        height = core.head.height + 1
+        height = core.head_height + 1
         if valid_until < height:
             raise Refused(AdmissionCode.EXPIRED, f"valid until height {valid_until}, and the next is {height}", id)
-        if valid_until > core.head.height + core.parameters.max_validity:
+        if valid_until > core.head_height + core.parameters.max_validity:
             detail = (
                 f"valid_until {valid_until} is more than {core.parameters.max_validity} blocks ahead of {height - 1}"
             )
@@ -226,12 +216,11 @@ class Admission:
         waiting = sum(entry.system.body.sender == sender for entry in core.pool.system.values() if entry.system)
         if waiting >= MAX_SYSTEM_FROM_SENDER:
             raise Refused(AdmissionCode.POOL_FULL, "the sender has too many such transactions waiting", transaction.id)
-        context = core.next_context(core.head, core.identity)
         try:
-            checks = compute_checks(core.head.chain, (transaction,))
+            checks = core.list_checks(transaction)
         except ProtocolError as error:
             raise Refused(AdmissionCode.MALFORMED, str(error), transaction.id) from None
-        if core.head.closes is not None or not select_transactions(core.head.chain, context, (transaction,)):
+        if not core.may_include(transaction):
             detail = "no block may contain it now: it is repeated, too early or too late"
             raise Refused(AdmissionCode.MALFORMED, detail, transaction.id)
         return checks
@@ -270,7 +259,7 @@ def _join_verdicts(candidates: Sequence[tuple[int, _Candidate]], results: tuple[
     return verdicts
 
 
-def check_form(core: Core, raw: bytes) -> Transaction:
+def check_form(core: Context, raw: bytes) -> Transaction:
     """Decode and check what does not depend on the chain's state; NeverValid says why not."""
     most = core.parameters.max_tx_bytes
     if len(raw) > max(most, MAX_SYSTEM_BYTES):
@@ -282,12 +271,15 @@ def check_form(core: Core, raw: bytes) -> Transaction:
     # A deal grows with the committee, whatever the limit for what clients send.
     if len(raw) > most and transaction.body.kind == TransactionKind.DATA:
         raise NeverValid(AdmissionCode.TOO_LARGE, f"{len(raw)} bytes; a transaction has at most {most}")
+    if transaction.body.kind not in core.kinds:
+        kind = TransactionKind(transaction.body.kind).name.lower()
+        raise NeverValid(AdmissionCode.MALFORMED, f"this chain's engine has no {kind} transactions", transaction.id)
     if transaction.body.chain_id != core.chain_id:
         raise NeverValid(AdmissionCode.MALFORMED, "signed for another chain", transaction.id)
     return transaction
 
 
-def check_transaction(core: Core, raw: bytes) -> Transaction:
+def check_transaction(core: Context, raw: bytes) -> Transaction:
     """Decode and check all that needs no more of the chain's state than who may send; Refused says why not."""
     transaction = check_form(core, raw)
     if transaction.body.sender not in core.senders:

@@ -1,50 +1,37 @@
-"""What the parts of the Microchain engine share: parameters, the tree, pool and votes, and the list of actions."""
+"""What the parts of the Microchain engine share beyond any engine's context: the tree and the votes."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from microchain.consensus.branch import BranchState
-from microchain.consensus.genesis import Committee, Genesis, Member
+from microchain.consensus.context import Context
+from microchain.consensus.genesis import Genesis
 from microchain.consensus.handover import Boundary
-from microchain.consensus.interface import (
-    Action,
-    BlockRecord,
-    BlockTrace,
-    EvidenceRecord,
-    Job,
-    JobResult,
-    Persist,
-    Record,
-    Restored,
-    SetTimer,
-    Work,
-)
+from microchain.consensus.interface import BlockRecord, BlockTrace, Restored
 from microchain.consensus.kept import decode_kept
 from microchain.consensus.lottery import Candidate, Lottery
 from microchain.consensus.objects import Transaction, Vote, decode_header
-from microchain.consensus.pool import Pool
-from microchain.consensus.replay import ReplayIndex
 from microchain.consensus.state import (
     BlockContext,
     ChainState,
+    Checks,
     apply_block,
+    compute_checks,
     genesis_state,
     get_account,
     get_committee,
     is_dynasty_end,
     next_dynasty,
+    select_transactions,
     senders,
 )
 from microchain.consensus.tree import Block, Tree, epoch_of, is_checkpoint
-from microchain.consensus.types import Digest, Dynasty, Epoch, Height, Nanoseconds, NodeId, Slot
+from microchain.consensus.types import Digest, Dynasty, Epoch, Height, NodeId, Slot, TransactionKind
 from microchain.consensus.votebook import VoteBook
 from microchain.crypto.hashing import tagged_hash
 
 __all__ = ["Core", "compute_seed", "seed_alpha"]
-
-MAX_EVIDENCE = 16
 
 
 def compute_seed(output: bytes) -> Digest:
@@ -57,39 +44,27 @@ def seed_alpha(parent_seed: bytes, slot: Slot) -> bytes:
     return tagged_hash("microchain/seed-input", parent_seed, slot.to_bytes(8, "big"))
 
 
-class Core:
-    """Shared state. ``now`` and ``actions`` belong to the event being handled.
+class Core(Context):
+    """The Microchain engine's shared state.
 
     ``dynasty``, ``committee``, ``beacon`` and ``me`` are those of the dynasty that all blocks above the tree's root
     belong to. Every first block above a ``boundary`` proves that final.
-    ``wake_proposer`` is set by whoever changed something that decides whether it is time to propose.
     """
 
+    kinds = frozenset(TransactionKind)
+
     def __init__(self, genesis: Genesis, identity: NodeId, restored: Restored | None) -> None:
-        self.genesis = genesis
-        self.parameters = genesis.parameters
-        self.chain_id = genesis.chain_id()
-        self.identity = identity
+        super().__init__(genesis, identity)
         self.dynasty = Dynasty(0)
-        self.committee: Committee
         self.beacon: bytes
-        self.me: Member | None
         self._boundary: Boundary | None = None
-        self.now = Nanoseconds(0)
-        self.actions: list[Action] = []
-        self.connected: set[NodeId] = set()
-        self.pool = Pool(self.parameters.max_pool_bytes)
-        self.replay = ReplayIndex()
         self.tree = Tree(self._root(restored), self.parameters)
         self.head = self.tree.root
         self.certificate: tuple[bytes, ...] = restored.certificate if restored else ()
-        self.evidence = 0
-        self.on_evidence: Callable[[EvidenceRecord], None] = lambda record: None
-        self._offences: Counter[NodeId] = Counter()
-        self.wake_proposer = True
-        self._token = 0
-        self._works: dict[int, Callable[[tuple[JobResult, ...]], None]] = {}
-        self._persists: dict[int, Callable[[], None]] = {}
+
+    @property
+    def head_height(self) -> Height:
+        return self.head.height
 
     # --- the dynasty ---
 
@@ -121,23 +96,7 @@ class Core:
         account = get_account(self.head.chain, node)
         return account.entry.signing_key if account is not None else None
 
-    # --- actions ---
-
-    def emit(self, action: Action) -> None:
-        self.actions.append(action)
-
-    def work(self, jobs: tuple[Job, ...], then: Callable[[tuple[JobResult, ...]], None]) -> None:
-        """Have jobs done and go on with their results."""
-        self._token += 1
-        self._works[self._token] = then
-        self.emit(Work(self._token, jobs))
-
-    def persist(self, records: tuple[Record, ...], *, durable: bool, then: Callable[[], None] | None = None) -> None:
-        """Have records stored, and go on when they are."""
-        self._token += 1
-        if then is not None:
-            self._persists[self._token] = then
-        self.emit(Persist(self._token, records, durable))
+    # --- the ledger ---
 
     def take_unstored(self, tip: Block) -> list[BlockRecord]:
         """Return what of the branch up to ``tip`` the ledger does not have; the caller has it stored."""
@@ -147,26 +106,6 @@ class Core:
         for block in blocks:
             block.persisted = True
         return [block.record() for block in blocks]
-
-    def work_done(self, token: int, results: tuple[JobResult, ...]) -> None:
-        self._works.pop(token)(results)
-
-    def persisted(self, token: int) -> None:
-        then = self._persists.pop(token, None)
-        if then is not None:
-            then()
-
-    def set_timer(self, timer: str, at: int) -> None:
-        self.emit(SetTimer(timer, Nanoseconds(at)))
-
-    def record_evidence(self, evidence: EvidenceRecord) -> None:
-        """Store evidence for good; a few for each offender, since it can make as much of it as it likes."""
-        self._offences[evidence.offender] += 1
-        if self._offences[evidence.offender] > MAX_EVIDENCE:
-            return
-        self.evidence += 1
-        self.persist((evidence,), durable=True)
-        self.on_evidence(evidence)
 
     def trace(self, event: str, block: Block, detail: str = "") -> None:
         """Record that a block passed a stage."""
@@ -185,19 +124,6 @@ class Core:
         )
 
     # --- facts ---
-
-    def is_full_mesh(self) -> bool:
-        """Whether this node is connected to every other member, so that nobody needs its relaying."""
-        return len(self.connected & self.committee.by_id.keys()) >= len(self.committee.members) - (self.me is not None)
-
-    def connected_mask(self) -> int:
-        """The members that this node can reach, itself among them."""
-        mask = 1 << self.me.index if self.me else 0
-        for peer in self.connected:
-            member = self.committee.by_id.get(peer)
-            if member is not None:
-                mask |= 1 << member.index
-        return mask
 
     def checkpoint_epoch(self, height: int) -> Epoch | None:
         """The epoch whose checkpoint is at ``height``, or None between checkpoints."""
@@ -240,10 +166,20 @@ class Core:
             candidate=candidate,
         )
 
+    # --- transactions, on the head ---
+
     @property
     def senders(self) -> Mapping[NodeId, bytes]:
-        """The signing keys of all whose transactions count on the head."""
         return senders(self.head.chain)
+
+    def list_checks(self, transaction: Transaction) -> Checks:
+        return compute_checks(self.head.chain, (transaction,))
+
+    def may_include(self, transaction: Transaction) -> bool:
+        if self.head.closes is not None:
+            return False
+        context = self.next_context(self.head, self.identity)
+        return bool(select_transactions(self.head.chain, context, (transaction,)))
 
     def lottery(self, seed: bytes, slot: Slot) -> Lottery:
         eager = self.parameters.proposal == "eager"

@@ -76,6 +76,15 @@ class Duties:
             offence = TWO_HEADERS if headers else TWO_VOTES
             self._cases[case] = EvidencePayload(offence, record.first, record.second)
 
+    def forget_stale(self) -> None:
+        """Drop system transactions that no block may contain now: what they are for is done, or its time is over."""
+        core = self._core
+        if core.head.closes is not None:
+            return
+        for id, entry in list(core.pool.system.items()):
+            if entry.system is not None and not core.may_include(entry.system):
+                core.pool.remove((id,))
+
     def consider(self) -> None:
         """Send what is due on the head and was not sent, or got lost."""
         core = self._core

@@ -194,7 +194,7 @@ class MicrochainEngine:
                 self._finality.update_head()
             case "status":
                 self._exchange.tick()
-                self._admission.forget_stale()
+                self._duties.forget_stale()
                 self._consider_duties()
 
     def _flush(self) -> list[Action]:

@@ -42,6 +42,7 @@ class Sortition(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Parameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Protocol parameters, the same on every node. Durations in milliseconds, sizes in bytes."""
 
+    engine: Literal["microchain", "pbft"] = "microchain"
     epoch_blocks: Annotated[int, Meta(ge=1, le=1000)] = 1
     dynasty_epochs: Annotated[int, Meta(ge=4, le=2**32)] = 600
     slot_timeout_ms: Annotated[int, Meta(ge=10, le=60_000)] = 1000
@@ -58,6 +59,7 @@ class Parameters(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     signature: Literal["rsa-2048", "ed25519", "simulated"] = "rsa-2048"
     stall_epochs: Annotated[int, Meta(ge=1, le=2**32)] = 8
     minimum_credit: Annotated[int, Meta(ge=1, le=1000)] = 10
+    view_timeout_ms: Annotated[int, Meta(ge=100, le=600_000)] = 5000
     committee: Literal["fixed"] | Sortition = "fixed"
     unsafe_committee: bool = False
     exclusion_dynasties: Annotated[int, Meta(ge=1, le=1000)] = 10
@@ -98,10 +100,11 @@ class Genesis(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return tagged_hash("microchain/genesis", msgspec.msgpack.encode(self))
 
     def committee(self) -> Committee:
-        """The fixed committee: every validator, weighted by credit."""
-        return Committee.from_entries(
-            [e for e in self.registry if e.role == "validator"], self.parameters.minimum_credit
-        )
+        """The fixed committee: every validator, weighted by credit; under PBFT, where each counts as one, equally."""
+        entries = [e for e in self.registry if e.role == "validator"]
+        if self.parameters.engine == "pbft":
+            return Committee.weighted(entries, [Weight(1)] * len(entries))
+        return Committee.from_entries(entries, self.parameters.minimum_credit)
 
 
 def node_id(signing_key: bytes) -> NodeId:
@@ -130,7 +133,10 @@ class Committee(Struct, frozen=True):
 
     @classmethod
     def from_entries(cls, entries: list[RegistryEntry], minimum_credit: int) -> Committee:
-        weights = compute_weights([e.credit for e in entries], minimum_credit)
+        return cls.weighted(entries, compute_weights([e.credit for e in entries], minimum_credit))
+
+    @classmethod
+    def weighted(cls, entries: list[RegistryEntry], weights: list[Weight]) -> Committee:
         weighted = sorted(
             ((node_id(e.signing_key), e, weight) for e, weight in zip(entries, weights, strict=True)),
             key=lambda item: item[0],
@@ -179,6 +185,8 @@ def decode_genesis(document: bytes) -> Genesis:
     _refuse_repeated("address", [e.address for e in genesis.registry if e.address])
     if not any(e.role == "validator" for e in genesis.registry):
         raise GenesisError("genesis: the registry lists no validator")
+    if genesis.parameters.engine == "pbft" and genesis.parameters.committee != "fixed":
+        raise GenesisError("genesis: PBFT has a fixed committee; leave 'committee' out, or use engine microchain")
     if genesis.parameters.max_tx_bytes > genesis.parameters.max_block_bytes:
         raise GenesisError(
             f"genesis: max_tx_bytes {genesis.parameters.max_tx_bytes} is more than max_block_bytes "

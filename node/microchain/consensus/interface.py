@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from microchain.consensus.messages import Message
 from microchain.consensus.state.checks import Checks
-from microchain.consensus.types import Digest, Dynasty, Epoch, Height, Nanoseconds, NodeId, Slot
+from microchain.consensus.types import Digest, Epoch, Height, Nanoseconds, NodeId, Slot
 from microchain.crypto.pvss import Deal, Reveal, Statement
 
 __all__ = [
@@ -177,12 +177,6 @@ class DiscardRecord(_Value, frozen=True):
     blocks: tuple[Digest, ...]
 
 
-class JournalRecord(_Value, frozen=True):
-    """From dynasty ``first`` on this ledger holds every vote and proposal that the node made; the last one counts."""
-
-    first: Dynasty
-
-
 class EvidenceRecord(_Value, frozen=True):
     """Two signed objects that prove an offence, and the rule they break."""
 
@@ -192,7 +186,14 @@ class EvidenceRecord(_Value, frozen=True):
     second: bytes
 
 
-Record = BlockRecord | VoteRecord | FinalizedRecord | DiscardRecord | JournalRecord | EvidenceRecord
+class JournalRecord(_Value, frozen=True):
+    """What the engine has promised, in a form of its own, opaque to the ledger: replaces what was under ``key``."""
+
+    key: str
+    value: bytes
+
+
+Record = BlockRecord | VoteRecord | FinalizedRecord | DiscardRecord | EvidenceRecord | JournalRecord
 
 
 class Restored(_Value, frozen=True):
@@ -202,8 +203,8 @@ class Restored(_Value, frozen=True):
     genesis).
     ``recent`` lists (id, valid_until) of each finalized transaction whose valid_until ≥ finalized height. ``blocks``
     are the unfinalized by height, ``votes`` all stored votes whose target is not below the finalized checkpoint,
-    ``own_votes`` the newest own vote (or none), ``certificate`` what finalized ``finalized``, ``journal`` the last
-    JournalRecord's dynasty (0: there is none), ``evidence`` what was found against others.
+    ``own_votes`` the newest own vote (or none), ``certificate`` what finalized ``finalized``,
+    ``journal`` the newest JournalRecord's value of each key, ``evidence`` what was found against others.
     """
 
     finalized: bytes
@@ -214,7 +215,7 @@ class Restored(_Value, frozen=True):
     votes: tuple[VoteRecord, ...]
     own_votes: tuple[VoteRecord, ...]
     base: bytes = b""
-    journal: Dynasty = Dynasty(0)
+    journal: dict[str, bytes] = {}
     evidence: tuple[EvidenceRecord, ...] = ()
 
 

@@ -21,9 +21,13 @@ __all__ = [
     "GetTransactions",
     "Headers",
     "Message",
+    "NewView",
+    "Prepares",
+    "ReplicaStatus",
     "Status",
     "TransactionIds",
     "Transactions",
+    "ViewChange",
     "Votes",
     "decode_message",
     "encode_message",
@@ -125,6 +129,34 @@ class FinalizedBlocks(_Message, tag=13, frozen=True):
     certificate: Annotated[tuple[Raw, ...], Meta(max_length=1024)]
 
 
+class Prepares(_Message, tag=32, frozen=True):
+    """PBFT: prepares; commits travel as Votes, and a pre-prepare as the block itself."""
+
+    prepares: Raws
+
+
+class ViewChange(_Message, tag=33, frozen=True):
+    """PBFT: a member asks for a new view."""
+
+    view_change: Raw
+
+
+class NewView(_Message, tag=34, frozen=True):
+    """PBFT: a new primary's proof that its view has begun."""
+
+    new_view: Raw
+
+
+class ReplicaStatus(_Message, tag=35, frozen=True):
+    """PBFT, anti-entropy: the view (``active``: begun), what is final, and the greatest height committed."""
+
+    view: Natural
+    active: bool
+    finalized: Id
+    finalized_height: Natural
+    committed: Natural
+
+
 Message = (
     Transactions
     | TransactionIds
@@ -139,6 +171,10 @@ Message = (
     | BlocksMissing
     | GetFinalized
     | FinalizedBlocks
+    | Prepares
+    | ViewChange
+    | NewView
+    | ReplicaStatus
 )
 
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
@@ -151,7 +187,11 @@ _PHASES: dict[type, str] = {
     CompactBlock: "proposal",
     FullBlock: "proposal",
     Votes: "voting",
+    Prepares: "voting",
+    ViewChange: "voting",
+    NewView: "voting",
     Status: "anti-entropy",
+    ReplicaStatus: "anti-entropy",
 }
 
 

@@ -22,6 +22,9 @@ from microchain.crypto.hashing import tagged_hash
 
 __all__ = ["Voter"]
 
+FIRST_DYNASTY = "first dynasty"
+"""The journal's key for the first dynasty of which it holds all own votes, 8 bytes."""
+
 
 class Voter:
     """Two counters imply both slashing rules: the last target's epoch only grows, the last source's never falls."""
@@ -33,7 +36,8 @@ class Voter:
         self._last_source = 0
         self._journalled = 0
         self.last_vote = b""
-        self._first = restored.journal if restored else Dynasty(0)
+        journal = restored.journal if restored else {}
+        self._first = Dynasty(int.from_bytes(journal.get(FIRST_DYNASTY, b"")))
         """The first dynasty of which the journal holds all own votes; 0: not known."""
         for record in restored.own_votes if restored else ():
             dynasty = decode_vote(record.raw).body.dynasty
@@ -58,8 +62,11 @@ class Voter:
         That something is final here proves it; a peer's word would let one liar make observers of all who start.
         """
         if self.is_new and self._core.tree.root.height:
-            self._first = Dynasty(self._core.dynasty + 1)
-            self._core.persist((JournalRecord(self._first),), durable=False)
+            self._begin_journal(Dynasty(self._core.dynasty + 1))
+
+    def _begin_journal(self, first: Dynasty) -> None:
+        self._first = first
+        self._core.persist((JournalRecord(FIRST_DYNASTY, first.to_bytes(8)),), durable=False)
 
     @property
     def is_new(self) -> bool:
@@ -82,8 +89,7 @@ class Voter:
         if entry.epoch <= self._last_target or entry.source_epoch < self._last_source:
             return
         if self.is_new:
-            self._first = core.dynasty
-            core.persist((JournalRecord(self._first),), durable=False)
+            self._begin_journal(core.dynasty)
         self._last_target, self._last_source = entry.epoch, entry.source_epoch
         dynasty = core.dynasty
         body = VoteBody(

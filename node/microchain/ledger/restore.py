@@ -7,8 +7,9 @@ from typing import Any
 
 from microchain.consensus.interface import EvidenceRecord, Restored, VoteRecord
 from microchain.consensus.objects import decode_vote
-from microchain.consensus.types import Digest, Dynasty, Epoch, NodeId
+from microchain.consensus.types import Digest, Epoch, NodeId
 from microchain.ledger.rows import BLOCK_COLUMNS, RecentTransactions, check_row, decode_block, decode_list
+from microchain.ledger.store import JOURNAL_PREFIX
 
 __all__ = ["read_meta", "restore"]
 
@@ -39,14 +40,15 @@ def restore(connection: sqlite3.Connection) -> Restored:
         votes=tuple(vote for vote in votes if vote.target_epoch >= meta.get("finalized_epoch", 0)),
         own_votes=tuple(own[-1:]),
         base=finalized.base if finalized else b"",
-        journal=Dynasty(meta.get("journal", 0)),
+        journal={
+            key.removeprefix(JOURNAL_PREFIX): value for key, value in meta.items() if key.startswith(JOURNAL_PREFIX)
+        },
         evidence=_read_evidence(connection),
     )
 
 
 def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
-    """Return the single values: chain_id, checkpoint, certificate, finalized_epoch, journal; ValueError
-    if one is damaged."""
+    """Return the single values (chain_id, checkpoint, certificate, journal …); ValueError if one is damaged."""
     rows = connection.execute("SELECT checksum, key, value FROM meta")
     return {row[0]: row[1] for row in map(check_row, rows)}
 

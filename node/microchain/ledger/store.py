@@ -24,10 +24,11 @@ from microchain.ledger.errors import LedgerConflict, LedgerError
 from microchain.ledger.rows import compute_checksum, encode_body_row, encode_list
 from microchain.ledger.transaction_index import TransactionIndex
 
-__all__ = ["EVIDENCE_LIMIT", "Store"]
+__all__ = ["EVIDENCE_LIMIT", "JOURNAL_PREFIX", "Store"]
 
 EVIDENCE_LIMIT = 16
 """Pieces of evidence kept for each offender and rule; one is enough to punish."""
+JOURNAL_PREFIX = "journal."
 
 
 class Store:
@@ -56,10 +57,10 @@ class Store:
                     self._finalize(record)
                 case DiscardRecord():
                     self._discard(record.blocks)
-                case JournalRecord():
-                    self._put_meta("journal", record.first)
                 case EvidenceRecord():
                     self._store_evidence(record)
+                case JournalRecord():
+                    self._put_meta(JOURNAL_PREFIX + record.key, record.value)
         except (MalformedObject, msgspec.MsgspecError) as error:
             raise LedgerError(
                 f"a {type(record).__name__} holds a malformed object and was not stored: {error}"

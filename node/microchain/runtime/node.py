@@ -16,6 +16,7 @@ from aiohttp import web
 from microchain.api.server import create_app, server_context, start_server
 from microchain.api.service import NodeBusy
 from microchain.config import NodeConfig
+from microchain.consensus.engines import create_engine
 from microchain.consensus.genesis import Genesis, node_id
 from microchain.consensus.interface import (
     Engine,
@@ -57,13 +58,6 @@ class ListenError(OSError):
     """An address that can't be listened on."""
 
 
-def make_engine(genesis: Genesis, identity: NodeId, restored: Restored | None) -> Engine:
-    """The engine that validators run."""
-    from microchain.consensus.engine import MicrochainEngine
-
-    return MicrochainEngine(genesis, identity, restored)
-
-
 class Node:
     """A validator (implements `microchain.api.service.NodeService` and the network's `LinkObserver`).
 
@@ -77,7 +71,7 @@ class Node:
     actions: NodeActions
     recorder: Recorder
 
-    def __init__(self, config: NodeConfig, *, engine_factory: EngineFactory = make_engine) -> None:
+    def __init__(self, config: NodeConfig, *, engine_factory: EngineFactory = create_engine) -> None:
         self.config = config
         self.name = config.node.name
         self._setup = load_setup(config)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -56,7 +55,14 @@ from microchain.crypto.hashing import tagged_hash
 from microchain.crypto.suite import Keyring
 from microchain.simulator.world import SECOND
 
-__all__ = ["BEHAVIOURS", "ByzantineMember", "create_byzantine"]
+__all__ = [
+    "BEHAVIOURS",
+    "Babbler",
+    "ByzantineMember",
+    "EquivocatingProposer",
+    "LateTeller",
+    "Withholder",
+]
 
 
 class ByzantineMember:
@@ -232,12 +238,14 @@ class Withholder(ByzantineMember):
 class LateTeller(ByzantineMember):
     """Holds its blocks and votes back and releases them in bursts to some."""
 
+    KINDS: tuple[type, ...] = (CompactBlock, FullBlock, Votes, Status)
+
     def __init__(self, engine: Engine, id: NodeId, keyring: Keyring, genesis: Genesis, rng: random.Random) -> None:
         super().__init__(engine, id, keyring, genesis, rng)
         self._held: list[tuple[NodeId, Message]] = []
 
     def to_send(self, peer: NodeId, message: Message) -> list[Message]:
-        if isinstance(message, CompactBlock | FullBlock | Votes | Status):
+        if isinstance(message, self.KINDS):
             self._held.append((peer, message))
             return []
         return [message]
@@ -314,16 +322,3 @@ BEHAVIOURS: dict[str, type[ByzantineMember]] = {
     "late": LateTeller,
     "babbling": Babbler,
 }
-
-
-def create_byzantine(
-    behaviours: tuple[str, ...], id: NodeId, keyring: Keyring, genesis: Genesis, rng: random.Random
-) -> Callable[[Engine], Engine]:
-    """Return what turns an honest engine into one with these behaviours, the first innermost."""
-
-    def corrupt(engine: Engine) -> Engine:
-        for name in behaviours:
-            engine = BEHAVIOURS[name](engine, id, keyring, genesis, rng)
-        return engine
-
-    return corrupt

@@ -138,9 +138,7 @@ class Checker:
                     name = self._entries[record.offender].name
                     self.report(f"{node.name} has evidence ({record.rule}) against {name}, which is honest")
                 case EvidenceRecord():
-                    decode = decode_header if record.rule == "double-proposal" else cached_vote
-                    case = (record.offender, decode(record.first).body.dynasty)
-                    self._accusers.setdefault(case, set()).add(node.index)
+                    self._note_evidence(node, record)
 
     # --- dynasties --------------------------------------------------------------------------------------------------
 
@@ -160,6 +158,12 @@ class Checker:
         if state.beacon in self._beacons:
             self.report(f"dynasty {number} has the beacon of an earlier one")
         self._beacons.add(state.beacon)
+
+    def _note_evidence(self, node: SimulatedNode, record: EvidenceRecord) -> None:
+        """Remember what must be punished."""
+        decode = decode_header if record.rule == "double-proposal" else cached_vote
+        case = (record.offender, decode(record.first).body.dynasty)
+        self._accusers.setdefault(case, set()).add(node.index)
 
     def _final_state(self) -> ChainState | None:
         block = self._blocks.get(self.chain[-1])
@@ -227,12 +231,12 @@ class Checker:
 
     def is_settled(self, id: Digest) -> bool:
         """Whether a transaction is final, or can't be in any block any more."""
-        return id in self.finalized_at or self.valid_until[id] < len(self.chain) - 1
+        return id in self.finalized_at or self.valid_until[id] <= len(self.chain) - 1
 
     def expire(self) -> None:
         """Settle the acknowledged transactions that no block can hold any more."""
         height = len(self.chain) - 1
-        gone = [id for id in self.pending if self.valid_until[id] < height]
+        gone = [id for id in self.pending if self.valid_until[id] <= height]
         self.expired += len(gone)
         for id in gone:
             del self.pending[id]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from multiprocessing import get_context
 from statistics import quantiles
 
-from microchain.simulator.scenario import create_scenario
+from microchain.simulator.scenario import EngineName, create_scenario
 from microchain.simulator.simulation import Report, Simulation, run_scenario
 
 __all__ = ["main", "summarize"]
@@ -30,13 +30,14 @@ def _create_parser() -> argparse.ArgumentParser:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seeds", type=_parse_seeds, default=range(200), help="FIRST:END, without END; default 0:200")
     which.add_argument("--seed", type=int, help="run this one and print its report")
+    parser.add_argument("--engine", choices=("microchain", "pbft"), default="microchain", help="default microchain")
     parser.add_argument("--nodes", type=int, help="members of each committee; default: by seed, 4 to 10")
     parser.add_argument("--jobs", type=int, default=1, help="processes; default 1")
     parser.add_argument("--trace", action="store_true", help="with --seed: print every event and action")
     return parser
 
 
-def _run_one(arguments: tuple[int, int | None]) -> Report:
+def _run_one(arguments: tuple[int, int | None, EngineName]) -> Report:
     return run_scenario(*arguments)
 
 
@@ -58,8 +59,8 @@ def _print_report(report: Report) -> None:
         print(f"  recovered {report.recovery_s:.2f} s after healing")
 
 
-def _run_verbosely(seed: int, nodes: int | None, trace: bool) -> int:
-    simulation = Simulation(create_scenario(seed, nodes))
+def _run_verbosely(seed: int, nodes: int | None, engine: EngineName, trace: bool) -> int:
+    simulation = Simulation(create_scenario(seed, nodes, engine))
     if trace:
         simulation.world.narrate = print
         for fault in simulation.scenario.faults:
@@ -69,15 +70,14 @@ def _run_verbosely(seed: int, nodes: int | None, trace: bool) -> int:
     return 0 if report.is_good else 1
 
 
-def _collect(results: Iterable[Report], total: int, nodes: int | None) -> list[Report]:
+def _collect(results: Iterable[Report], total: int, options: str) -> list[Report]:
     reports: list[Report] = []
     for report in results:
         reports.append(report)
         if not report.is_good:
             print(f"\r{'':60}\r", end="")
             _print_report(report)
-            print(f"  replay: python -m microchain.simulator --seed {report.seed}", end="")
-            print(f" --nodes {nodes} --trace" if nodes else " --trace")
+            print(f"  replay: python -m microchain.simulator --seed {report.seed}{options} --trace")
         if sys.stdout.isatty() or len(reports) % 100 == 0 or len(reports) == total:
             end = "" if sys.stdout.isatty() else "\n"
             print(f"\r{len(reports)}/{total} schedules, {sum(not r.is_good for r in reports)} bad", end=end, flush=True)
@@ -112,12 +112,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; 0 if all went well, 1 if any run broke a rule or stalled."""
     options = _create_parser().parse_args(arguments)
     if options.seed is not None:
-        return _run_verbosely(options.seed, options.nodes, options.trace)
-    tasks = [(seed, options.nodes) for seed in options.seeds]
+        return _run_verbosely(options.seed, options.nodes, options.engine, options.trace)
+    tasks = [(seed, options.nodes, options.engine) for seed in options.seeds]
+    shown = f" --nodes {options.nodes}" if options.nodes else ""
+    shown += f" --engine {options.engine}" if options.engine != "microchain" else ""
     if options.jobs > 1:
         with get_context("spawn").Pool(options.jobs) as pool:
-            reports = _collect(pool.imap_unordered(_run_one, tasks, chunksize=4), len(tasks), options.nodes)
+            reports = _collect(pool.imap_unordered(_run_one, tasks, chunksize=4), len(tasks), shown)
     else:
-        reports = _collect(map(_run_one, tasks), len(tasks), options.nodes)
+        reports = _collect(map(_run_one, tasks), len(tasks), shown)
     print(summarize(reports))
     return 0 if all(report.is_good for report in reports) else 1

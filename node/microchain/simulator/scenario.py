@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 from msgspec import Struct, structs
 
 from microchain.consensus.genesis import Genesis, Parameters, RegistryEntry, Sortition, compute_weights, node_id
 from microchain.consensus.types import NodeId
-from microchain.simulator.byzantine import BEHAVIOURS
+from microchain.simulator.behaviours import behaviours_of
 from microchain.simulator.crypto import SimulatedKeyring, SimulatedSuite
 from microchain.simulator.network import LinkModel
 from microchain.simulator.node import DiskModel
@@ -18,6 +19,7 @@ __all__ = [
     "BoundaryFault",
     "Crash",
     "Disturbance",
+    "EngineName",
     "Fault",
     "Partition",
     "Pause",
@@ -26,6 +28,9 @@ __all__ = [
     "create_genesis",
     "create_scenario",
 ]
+
+
+EngineName = Literal["microchain", "pbft"]
 
 
 class _Fault(Struct, frozen=True, kw_only=True):
@@ -119,10 +124,14 @@ class Scenario(Struct, frozen=True, kw_only=True):
         )
         if self.late_starts:
             faults += ", late starts"
+        rules = (
+            f"epoch_blocks {p.epoch_blocks}, dynasty_epochs {p.dynasty_epochs}"
+            f"{'' if p.committee == 'fixed' else ' (drawn)'}, {p.proposal}, {p.relay}, slot {p.slot_timeout_ms} ms"
+        )
+        if p.engine == "pbft":
+            rules = f"pbft, {p.relay}, view timeout {p.view_timeout_ms} ms"
         return (
-            f"{len(self.credits)} members ({bad or 'all honest'}), epoch_blocks {p.epoch_blocks}, "
-            f"dynasty_epochs {p.dynasty_epochs}{'' if p.committee == 'fixed' else ' (drawn)'}, {p.proposal}, "
-            f"{p.relay}, slot {p.slot_timeout_ms} ms, interval {p.block_interval_ms} ms, "
+            f"{len(self.credits)} members ({bad or 'all honest'}), {rules}, interval {p.block_interval_ms} ms, "
             f"{'reliable' if self.links.reliable else 'lossy'} links, {self.rate:.1f} tx/s; faults: {faults or 'none'}"
         )
 
@@ -149,7 +158,7 @@ def create_genesis(scenario: Scenario, suite: SimulatedSuite) -> tuple[Genesis, 
     return genesis, keyrings, node_id(device.signing_key)
 
 
-def create_scenario(seed: int, nodes: int | None = None) -> Scenario:
+def create_scenario(seed: int, nodes: int | None = None, engine: EngineName = "microchain") -> Scenario:
     """Return the schedule of a seed: committee (of ``nodes``, if given), parameters, links, liars and faults."""
     rng = random.Random(seed)
     count = nodes or rng.choice((4, 4, 4, 5, 6, 7, 7, 8, 9, 10))
@@ -166,8 +175,10 @@ def create_scenario(seed: int, nodes: int | None = None) -> Scenario:
         proposal=rng.choice(("ranked", "ranked", "eager")),
         relay=rng.choice(("compact", "full")),
         signature="simulated",
+        engine=engine,
+        view_timeout_ms=4 * slot,
     )
-    liars = _create_liars(rng, credits)
+    liars = _create_liars(rng, credits, list(behaviours_of(engine)))
     faults = [_create_fault(rng, count, heal_at) for _ in range(rng.randint(1, 6))]
     late_starts: tuple[int, ...] = ()
     # Who joins a chain late or anew only observes, so these take a liar's place among the f that may be missing.
@@ -180,7 +191,10 @@ def create_scenario(seed: int, nodes: int | None = None) -> Scenario:
             faults.append(Crash(at=at, until=rng.randint(at, heal_at), node=member, power=True, wipe=True))
     # From here on draws of their own: what is above stays as it was for each seed.
     more = random.Random(f"dynasties {seed}")
-    parameters = _choose_dynasties(more, parameters, count, is_honest=not liars)
+    boundary_faults: tuple[BoundaryFault, ...] = ()
+    if engine == "microchain":
+        parameters = _choose_dynasties(more, parameters, count, is_honest=not liars)
+        boundary_faults = _create_boundary_faults(more, parameters, count)
     return Scenario(
         seed=seed,
         parameters=parameters,
@@ -191,7 +205,7 @@ def create_scenario(seed: int, nodes: int | None = None) -> Scenario:
         validity=rng.choice(((200, 400), (10, 60))),
         byzantine=liars,
         faults=tuple(faults),
-        boundary_faults=_create_boundary_faults(more, parameters, count),
+        boundary_faults=boundary_faults,
         heal_at=heal_at,
         late_starts=late_starts,
     )
@@ -250,7 +264,7 @@ def _create_links(rng: random.Random, slot_ms: int) -> LinkModel:
     )
 
 
-def _create_liars(rng: random.Random, credits: tuple[int, ...]) -> dict[int, tuple[str, ...]]:
+def _create_liars(rng: random.Random, credits: tuple[int, ...], behaviours: list[str]) -> dict[int, tuple[str, ...]]:
     """Choose members up to f, and below a third of the weight."""
     weights = compute_weights(list(credits))
     chosen: list[int] = []
@@ -258,7 +272,7 @@ def _create_liars(rng: random.Random, credits: tuple[int, ...]) -> dict[int, tup
         member = rng.randrange(len(credits))
         if member not in chosen and 3 * (sum(weights[i] for i in chosen) + weights[member]) < sum(weights):
             chosen.append(member)
-    return {member: tuple(rng.sample(list(BEHAVIOURS), rng.choice((1, 1, 2, 3)))) for member in chosen}
+    return {member: tuple(rng.sample(behaviours, rng.choice((1, 1, 2, 3)))) for member in chosen}
 
 
 def _choose_light(rng: random.Random, credits: tuple[int, ...]) -> int:

@@ -9,19 +9,21 @@ from typing import TypeAlias
 
 from msgspec import Struct, structs
 
-from microchain.consensus.engine import MicrochainEngine
+from microchain.consensus.engines import create_engine
 from microchain.consensus.genesis import Genesis, node_id
 from microchain.consensus.interface import Engine, Restored
 from microchain.consensus.types import NodeId
-from microchain.simulator.byzantine import create_byzantine
+from microchain.simulator.behaviours import create_byzantine
 from microchain.simulator.checker import Checker
 from microchain.simulator.crypto import SimulatedKeyring, SimulatedSuite
 from microchain.simulator.network import Network
 from microchain.simulator.node import SimulatedNode
+from microchain.simulator.pbft_checker import PbftChecker
 from microchain.simulator.scenario import (
     BoundaryFault,
     Crash,
     Disturbance,
+    EngineName,
     Fault,
     Partition,
     Pause,
@@ -84,7 +86,7 @@ class Simulation:
         self,
         scenario: Scenario,
         *,
-        make_engine: EngineFactory = MicrochainEngine,
+        make_engine: EngineFactory = create_engine,
         make_store: Callable[[Genesis, str], Store] = lambda genesis, name: MemoryStore(),
     ) -> None:
         self.scenario = scenario
@@ -97,7 +99,8 @@ class Simulation:
         self._liars = set(scenario.byzantine) | set(scenario.two_faced)
         ids = [node_id(keyring.signing_key) for keyring in self._keyrings]
         honest = frozenset(id for member, id in enumerate(ids) if member not in self._liars)
-        self.checker = Checker(self.world, self.genesis, self.suite, honest)
+        checker = PbftChecker if scenario.parameters.engine == "pbft" else Checker
+        self.checker = checker(self.world, self.genesis, self.suite, honest)
         self._sides: dict[int, int] = {}
         self._healed = False
         self._boundary_faults: list[BoundaryFault] = []
@@ -264,7 +267,7 @@ class Simulation:
             return recovery, "new transactions are not finalized"
         if not self._run_until_all_reach(len(self.checker.chain) - 1):
             return recovery, f"{self._laggards()} did not finalize what others had"
-        if not self._run_until(lambda: not self.checker.pending):
+        if not self._run_until(self._is_all_settled):
             return recovery, f"{len(self.checker.pending)} acknowledged transactions neither finalized nor expired"
         begun = self.checker.dynasties
         short = self.scenario.parameters.dynasty_epochs <= SHORT_DYNASTY
@@ -275,6 +278,10 @@ class Simulation:
         if not self._run_until(lambda: not self.checker.unpunished()):
             return recovery, "an offence that two honest nodes found is not punished"
         return recovery, ""
+
+    def _is_all_settled(self) -> bool:
+        self.checker.expire()
+        return not self.checker.pending
 
     def _run_until(self, is_done: Callable[[], bool], limit: int = MAX_RECOVERY) -> bool:
         """Run until done, broken or stalled; what ``is_done`` looks at changes only when the checker says so."""
@@ -322,6 +329,6 @@ def _shift(fault: Fault, by: int, heal_at: int) -> Fault:
     return moved
 
 
-def run_scenario(seed: int, nodes: int | None = None) -> Report:
+def run_scenario(seed: int, nodes: int | None = None, engine: EngineName = "microchain") -> Report:
     """Run the schedule of a seed."""
-    return Simulation(create_scenario(seed, nodes)).run()
+    return Simulation(create_scenario(seed, nodes, engine)).run()

@@ -18,7 +18,7 @@ from microchain.consensus.interface import (
     VoteRecord,
 )
 from microchain.consensus.objects import decode_transaction, decode_vote
-from microchain.consensus.types import Digest, Dynasty, Height
+from microchain.consensus.types import Digest, Height
 
 __all__ = ["MemoryStore", "Store"]
 
@@ -64,9 +64,10 @@ class MemoryStore:
         """The votes that finalized the checkpoint at a height."""
         self.evidence: list[EvidenceRecord] = []
         self.own_vote: VoteRecord | None = None
-        self.journal = Dynasty(0)
+        self.journal: dict[str, bytes] = {}
         self._unfinalized: set[Digest] = set()
         self._stored_by: dict[Digest, int] = {}
+        self._journalled_by: dict[str, int] = {}
 
     @property
     def finalized_height(self) -> Height:
@@ -92,6 +93,10 @@ class MemoryStore:
         """Whether a block or vote is stored and would survive a loss of power."""
         return self._stored_by.get(id, self._durable + 1) <= self._durable
 
+    def durable_journal(self, key: str) -> bytes | None:
+        """What is in the journal if it would survive a loss of power, else None."""
+        return self.journal.get(key) if self._journalled_by.get(key, self._durable + 1) <= self._durable else None
+
     def _apply(self, number: int, batch: tuple[Record, ...]) -> None:
         for record in batch:
             match record:
@@ -112,10 +117,11 @@ class MemoryStore:
                     self._finalize(record)
                 case DiscardRecord():
                     self._discard(record.blocks)
-                case JournalRecord():
-                    self.journal = record.first
                 case EvidenceRecord():
                     self.evidence.append(record)
+                case JournalRecord():
+                    self.journal[record.key] = record.value
+                    self._journalled_by[record.key] = number
 
     def _finalize(self, record: FinalizedRecord) -> None:
         for id in record.blocks:
@@ -155,8 +161,8 @@ class MemoryStore:
             blocks=tuple(sorted((self.blocks[id] for id in self._unfinalized), key=lambda b: b.height)),
             votes=tuple(sorted(self.votes.values(), key=lambda v: (v.target_epoch, v.id))),
             own_votes=(self.own_vote,) if self.own_vote else (),
-            base=self.blocks[self.finalized[-1]].base if self.finalized else b"",
-            journal=self.journal,
+            base=last.base if last else b"",
+            journal=dict(self.journal),
             evidence=tuple(self.evidence),
         )
 

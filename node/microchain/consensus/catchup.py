@@ -88,12 +88,13 @@ class CatchUp:
         return self._is_credible(older) or not self._core.committee.is_supermajority(heard)
 
     def _has_caught_up(self) -> bool:
-        """Whether this node has all that was final when it started, and more than two thirds of the weight say so."""
-        heard = self._mask([*self._final_at_first, self._core.identity])
-        ahead = [peer for peer in self._statuses if self.is_ahead(peer)]
-        is_late = max(self._final_at_first.values(), default=0) > 0
-        complete = self._core.committee.is_supermajority(heard)
-        return is_late and complete and self._sync is None and not self._is_credible(ahead)
+        """Whether this node has what was final with more than two thirds of the weight, itself among them, at first.
+
+        Who claims more than there is can't keep it from that; who shows it a part of the chain proves nothing.
+        """
+        final = self._core.tree.root.height
+        behind = [peer for peer, height in self._final_at_first.items() if height <= final]
+        return self._core.committee.is_supermajority(self._mask([*behind, self._core.identity]))
 
     def _is_credible(self, peers: Sequence[NodeId]) -> bool:
         """Whether at least one of the peers is honest: they hold more than a third of the weight."""

@@ -57,12 +57,14 @@ class Voter:
         self.last_vote = b""
 
     def observe(self) -> None:
-        """This node has caught up with a chain that is older than its journal: it takes part from the next dynasty on.
+        """This node has caught up with a chain that is older than its journal: it takes part two dynasties later.
 
-        That something is final here proves it; a peer's word would let one liar make observers of all who start.
+        On a lost ledger it may have been one dynasty ahead of those whose word it has now, for one node can see first
+        that a dynasty's last block is final; but not two, for that takes the votes of more than two thirds in the next.
+        That something is final here proves the chain's age; a peer's word would let one liar make observers of all.
         """
         if self.is_new and self._core.tree.root.height:
-            self._begin_journal(Dynasty(self._core.dynasty + 1))
+            self._begin_journal(Dynasty(self._core.dynasty + 2))
 
     def _begin_journal(self, first: Dynasty) -> None:
         self._first = first
@@ -79,7 +81,6 @@ class Voter:
     def consider(self) -> None:
         """Vote for the highest checkpoint of the head's branch, if that is allowed."""
         core = self._core
-        self.observe()
         if core.me is None or self.observing:
             return
         target = next(block for block in core.tree.ancestors(core.head) if block.checkpoint or block is core.tree.root)

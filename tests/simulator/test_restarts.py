@@ -11,7 +11,7 @@ from microchain.consensus.interface import Action, VoteTrace
 from microchain.simulator.network import LinkModel
 from microchain.simulator.node import DiskModel, SimulatedNode
 from microchain.simulator.scenario import Crash, Fault, Partition, PowerLoss, Scenario
-from microchain.simulator.simulation import Simulation
+from microchain.simulator.simulation import Simulation, run_scenario
 from microchain.simulator.world import MILLISECOND, SECOND
 
 
@@ -109,3 +109,10 @@ def test_a_node_wiped_after_it_alone_began_a_dynasty_does_not_vote_there_again(
     report = simulation.run()
     assert report.is_good, report
     assert count_votes() and report.dynasties > 2
+
+
+def test_who_was_not_drawn_for_the_first_committee_takes_part_in_the_next() -> None:
+    """Six of ten never voted in dynasty 1; looking on in dynasty 2 too, they stopped the chain for good."""
+    report = run_scenario(33)
+    assert "(drawn)" in report.description
+    assert report.is_good, report

@@ -56,15 +56,16 @@ class Voter:
         self._last_target = self._last_source = self._journalled = 0
         self.last_vote = b""
 
-    def observe(self) -> None:
-        """This node has caught up with a chain that is older than its journal: it takes part two dynasties later.
+    def observe(self, dynasties: int) -> None:
+        """This node has caught up with a chain that is older than its journal: it takes part so many dynasties later.
 
-        On a lost ledger it may have been one dynasty ahead of those whose word it has now, for one node can see first
-        that a dynasty's last block is final; but not two, for that takes the votes of more than two thirds in the next.
-        That something is final here proves the chain's age; a peer's word would let one liar make observers of all.
+        On a lost ledger it may have been one dynasty ahead of those whose word it has now, if these had voted for its
+        closing blocks: one node can see first that the last block is final. It can't have been two ahead, for that
+        takes the votes of more than two thirds in the next. That something is final here proves the chain's age; a
+        peer's word would let one liar make observers of all.
         """
         if self.is_new and self._core.tree.root.height:
-            self._begin_journal(Dynasty(self._core.dynasty + 2))
+            self._begin_journal(Dynasty(self._core.dynasty + dynasties))
 
     def _begin_journal(self, first: Dynasty) -> None:
         self._first = first

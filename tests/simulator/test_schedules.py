@@ -56,7 +56,7 @@ def test_the_schedules_are_worth_it(reports: list[Report]) -> None:
         "crash at the end of dynasty",
     ):
         assert word in described
-    for behaviour in ("equivocating-proposer", "equivocating-voter", "withholding", "late", "babbling"):
+    for behaviour in ("equivocating-proposer", "equivocating-voter", "withholding", "late", "babbling", "tampering"):
         assert behaviour in described
     assert sum(report.dynasties for report in reports) > 2 * SCHEDULES
     assert sum(report.finalized for report in reports) > 20 * SCHEDULES

@@ -99,6 +99,7 @@ class Admission:
             for _, candidate in candidates:
                 self._forget_checking(candidate)
             verdicts = _join_verdicts(candidates, results)
+            self._note_refuted(candidates, results, verdicts)
             good = [c for (_, c), valid in zip(candidates, verdicts, strict=True) if valid]
             # What fails only a check against this node's state may be right for its sender's.
             if not all(results[0] or ()):  # type: ignore[arg-type]
@@ -224,6 +225,15 @@ class Admission:
             detail = "no block may contain it now: it is repeated, too early or too late"
             raise Refused(AdmissionCode.MALFORMED, detail, transaction.id)
         return checks
+
+    def _note_refuted(
+        self, candidates: list[tuple[int, _Candidate]], results: tuple[JobResult, ...], verdicts: list[bool]
+    ) -> None:
+        signatures = results[0]
+        assert isinstance(signatures, tuple)
+        for (_, candidate), signed, valid in zip(candidates, signatures, verdicts, strict=True):
+            if signed and not valid and candidate.system is not None:
+                self._core.on_refuted(candidate.system)
 
     def _forget_checking(self, candidate: _Candidate) -> None:
         if self._checking.get(candidate.id) == candidate.raw:

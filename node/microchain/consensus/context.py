@@ -22,7 +22,8 @@ class Context:
     """Shared state. ``now`` and ``actions`` belong to the event being handled.
 
     ``wake_proposer`` is set by whoever changed something that decides whether it is time to propose, ``on_evidence``
-    called with evidence that is new here. The engine sets ``committee`` and ``me``.
+    called with evidence that is new here, ``on_refuted`` with a system transaction that is its sender's and proves
+    nothing. The engine sets ``committee`` and ``me``.
     """
 
     kinds: frozenset[TransactionKind]
@@ -42,6 +43,7 @@ class Context:
         self.replay = ReplayIndex()
         self.evidence = 0
         self.on_evidence: Callable[[EvidenceRecord], None] = lambda record: None
+        self.on_refuted: Callable[[Transaction], None] = lambda transaction: None
         self.wake_proposer = True
         self._offences: Counter[NodeId] = Counter()
         self._token = 0

@@ -20,7 +20,7 @@ from microchain.consensus.interface import (
 from microchain.consensus.objects import (
     TRANSACTION_TAG,
     VERSION,
-    MalformedObject,
+    Transaction,
     TransactionBody,
     decode_header,
     decode_transaction,
@@ -29,6 +29,7 @@ from microchain.consensus.objects import (
     seal,
 )
 from microchain.consensus.state import (
+    FALSE_REVEAL,
     TWO_HEADERS,
     TWO_VOTES,
     ClaimDuty,
@@ -38,11 +39,16 @@ from microchain.consensus.state import (
     RevealDuty,
     encode_payload,
     find_duty,
+    view_sharing,
 )
-from microchain.consensus.types import Digest, NodeId, TransactionKind
+from microchain.consensus.state.payloads import RevealPayload, decode_payload
+from microchain.consensus.state.randshare import hash_sharing
+from microchain.consensus.types import Digest, NodeId, ProtocolError, TransactionKind
 from microchain.crypto.hashing import tagged_hash
 
-__all__ = ["Duties"]
+__all__ = ["Duties", "dynasty_of"]
+
+OFFENCES = {"double-proposal": TWO_HEADERS, "false-reveal": FALSE_REVEAL}
 
 MAX_CASES = 64
 EVIDENCE_VALIDITY = 64
@@ -65,16 +71,27 @@ class Duties:
 
     def accuse(self, record: EvidenceRecord) -> None:
         """Take a case of evidence to the chain."""
-        headers = record.rule == "double-proposal"
         try:
-            decode = decode_header if headers else decode_vote
-            dynasty = decode(record.first).body.dynasty
-        except MalformedObject:
+            case = (record.offender, dynasty_of(record))
+        except ProtocolError:
             return
-        case = (record.offender, dynasty)
         if case not in self._cases and len(self._cases) < MAX_CASES:
-            offence = TWO_HEADERS if headers else TWO_VOTES
+            offence = OFFENCES.get(record.rule, TWO_VOTES)
             self._cases[case] = EvidencePayload(offence, record.first, record.second)
+
+    def refuted(self, transaction: Transaction) -> None:
+        """A signed transaction proves nothing: evidence, if it is a reveal for the deals of the head's branch.
+
+        These are final then. Nobody is deceived by its own state: the reveal names the deals that it is for.
+        """
+        core, body = self._core, transaction.body
+        chain = core.head.chain
+        if body.kind != TransactionKind.REVEAL or chain.height < chain.windows.deals:
+            return
+        payload, view = decode_payload(body.payload, RevealPayload), view_sharing(chain)
+        case = (NodeId(body.sender), payload.dynasty)
+        if case not in self._cases and payload.sharing == hash_sharing(chain.rules, chain.dynasty, view):
+            core.record_evidence(EvidenceRecord("false-reveal", case[0], transaction.raw, encode_payload(view)))
 
     def forget_stale(self) -> None:
         """Drop system transactions that no block may contain now: what they are for is done, or its time is over."""
@@ -157,6 +174,14 @@ class Duties:
             self._admission.add_own(decode_transaction(seal(signed, signature)))
 
         core.work((Sign(id),), done)
+
+
+def dynasty_of(record: EvidenceRecord) -> int:
+    """Return the dynasty of the offence; ProtocolError where the evidence is malformed."""
+    if record.rule == "false-reveal":
+        return decode_payload(decode_transaction(record.first).body.payload, RevealPayload).dynasty
+    decode = decode_header if record.rule == "double-proposal" else decode_vote
+    return decode(record.first).body.dynasty
 
 
 def _find_job(duty: Duty) -> Job:

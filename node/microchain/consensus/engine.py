@@ -72,6 +72,7 @@ class MicrochainEngine:
         self._proposer = Proposer(core, self._finality, self._own_block)
         self._duties = Duties(core, self._admission)
         core.on_evidence = self._duties.accuse
+        core.on_refuted = self._duties.refuted
         self._restored = restored
 
     # --- the interface ---

@@ -178,9 +178,12 @@ class DiscardRecord(_Value, frozen=True):
 
 
 class EvidenceRecord(_Value, frozen=True):
-    """Two signed objects that prove an offence, and the rule they break."""
+    """Two signed objects that prove an offence, and the rule they break.
 
-    rule: Literal["double-proposal", "double-vote", "surround-vote"]
+    Of a false reveal: the transaction, and the encoded SharingView that it is false against.
+    """
+
+    rule: Literal["double-proposal", "double-vote", "surround-vote", "false-reveal"]
     offender: NodeId
     first: bytes
     second: bytes

@@ -224,7 +224,9 @@ class Store:
                 self._connection.execute(f"DELETE FROM {table} WHERE number = ?", (number,))
 
     def _store_evidence(self, record: EvidenceRecord) -> None:
-        ids = sorted(tagged_hash("microchain/evidence", split(raw)[0]) for raw in (record.first, record.second))
+        # By what was signed: with another signature it is no other evidence. A false reveal is one with one view.
+        signed = [split(raw)[0] for raw in (record.first, record.second)[: 1 if record.rule == "false-reveal" else 2]]
+        ids = sorted(tagged_hash("microchain/evidence", part) for part in signed)
         values = (b"".join(ids), record.rule, record.offender, record.first, record.second)
         self._connection.execute(
             "INSERT INTO evidence (checksum, pair, rule, offender, first, second) SELECT ?, ?, ?, ?, ?, ? "

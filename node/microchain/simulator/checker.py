@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from microchain.consensus.duties import dynasty_of
 from microchain.consensus.genesis import Genesis
 from microchain.consensus.handover import is_handover
 from microchain.consensus.interface import (
@@ -161,8 +162,7 @@ class Checker:
 
     def _note_evidence(self, node: SimulatedNode, record: EvidenceRecord) -> None:
         """Remember what must be punished."""
-        decode = decode_header if record.rule == "double-proposal" else cached_vote
-        case = (record.offender, decode(record.first).body.dynasty)
+        case = (record.offender, dynasty_of(record))
         self._accusers.setdefault(case, set()).add(node.index)
 
     def _final_state(self) -> ChainState | None:

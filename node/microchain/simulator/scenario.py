@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 
 from microchain.consensus.genesis import Genesis, Parameters, RegistryEntry, Sortition, compute_weights, node_id
 from microchain.consensus.types import NodeId
-from microchain.simulator.behaviours import behaviours_of
+from microchain.simulator.behaviours import TAMPERING, behaviours_of
 from microchain.simulator.crypto import SimulatedKeyring, SimulatedSuite
 from microchain.simulator.network import LinkModel
 from microchain.simulator.node import DiskModel
@@ -195,6 +195,7 @@ def create_scenario(seed: int, nodes: int | None = None, engine: EngineName = "m
     if engine == "microchain":
         parameters = _choose_dynasties(more, parameters, count, is_honest=not liars)
         boundary_faults = _create_boundary_faults(more, parameters, count)
+        liars = {liar: (*does, TAMPERING) if more.random() < 0.3 else does for liar, does in liars.items()}
     return Scenario(
         seed=seed,
         parameters=parameters,

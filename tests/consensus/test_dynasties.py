@@ -117,9 +117,12 @@ def _other_target(c: Closing) -> list[bytes]:
     return c.votes(LAST, 12, first)
 
 
+def _both(c: Closing, middle: Header, top: Header) -> list[bytes]:
+    return c.votes(LAST, 12, top) + c.votes(ZERO, 11, middle)
+
+
 def _no_closing_block(c: Closing) -> list[bytes]:
-    c.close()
-    return c.votes(LAST, 12, c.close(tx_root=ZERO))
+    return _both(c, c.close(), c.close(tx_root=ZERO))
 
 
 def _header_of_the_next_dynasty(c: Closing) -> list[bytes]:
@@ -132,10 +135,23 @@ def _header_below(c: Closing) -> list[bytes]:
 
 
 def _gap(c: Closing) -> list[bytes]:
-    c.close()
+    middle = c.close()
     c._at = ZERO, 13
-    top = c.close()
-    return c.votes(LAST, 12, top)
+    return _both(c, middle, c.close())
+
+
+def _padded(c: Closing) -> list[bytes]:
+    votes = c.votes(LAST, 12, c.close())
+    return [*votes, votes[0]]
+
+
+def _other_parent(c: Closing) -> list[bytes]:
+    c._at = ZERO, 12
+    return c.votes(ZERO, 12, c.close())
+
+
+def _header_of_another_chain(c: Closing) -> list[bytes]:
+    return c.votes(LAST, 12, c.close(chain_id=ZERO))
 
 
 def _too_long(c: Closing) -> list[bytes]:
@@ -145,7 +161,7 @@ def _too_long(c: Closing) -> list[bytes]:
 
 FALSE: list[Callable[[Closing], list[bytes]]] = [
     _two_thirds, _repeated, _other_source, _other_dynasty, _other_target, _no_closing_block,
-    _header_of_the_next_dynasty, _header_below, _gap, _too_long,
+    _header_of_the_next_dynasty, _header_below, _gap, _too_long, _padded, _other_parent, _header_of_another_chain,
 ]  # fmt: skip
 
 
@@ -155,6 +171,14 @@ def test_what_proves_nothing_is_refused(make: Callable[[Closing], list[bytes]]) 
     votes = make(closing)
     with pytest.raises(ProtocolError):
         closing.check(votes)
+
+
+def test_a_link_from_between_two_checkpoints_proves_nothing() -> None:
+    closing = Closing(epoch_blocks=2)
+    between, top = closing.close(), closing.close()
+    votes = closing.votes(between.id, 7, top)
+    with pytest.raises(ProtocolError, match="checkpoint"):
+        closing.check(votes, closing.headers[1:])
 
 
 def test_votes_and_handovers_are_told_apart() -> None:

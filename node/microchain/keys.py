@@ -133,7 +133,11 @@ def load_signing_key(directory: Path, signature: str) -> SigningKey:
 
 def load_keyring(directory: Path, signature: str) -> RealKeyring:
     """Read what a validator signs and proves with; KeyFileError says which file is wrong."""
-    return RealKeyring(load_signing_key(directory, signature), VrfKey(_read_seed(directory / VRF_KEY)))
+    return RealKeyring(
+        load_signing_key(directory, signature),
+        VrfKey(_read_seed(directory / VRF_KEY)),
+        pvss.PvssKey(_read_seed(directory / PVSS_KEY)),
+    )
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:

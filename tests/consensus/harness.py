@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
 import msgspec
-from microchain.consensus.core import EMPTY_STATE_ROOT, Core, compute_seed, seed_alpha
+from microchain.consensus.core import Core, compute_seed, seed_alpha
 from microchain.consensus.engine import MicrochainEngine
 from microchain.consensus.interface import PeerConnected, Work
 from microchain.consensus.messages import CompactBlock, FullBlock, Message, Status
@@ -23,6 +23,7 @@ from microchain.consensus.objects import (
     encode_body,
     seal,
 )
+from microchain.consensus.state import state_root
 from microchain.consensus.tree import Block
 from microchain.consensus.types import Digest, NodeId
 from microchain.crypto.hashing import tagged_hash
@@ -73,6 +74,8 @@ class Forge:
         assert candidate is not None
         proof, output = self.town.keyrings[candidate.member.id].prove(seed_alpha(parent.state.seed, candidate.slot))
         decoded = [decode_transaction(raw) for raw in transactions]
+        contained = tuple(decode_vote(raw) for raw in votes)
+        chain = core.chain_after(parent, candidate.member.id, (), contained)
         body = HeaderBody(
             1,
             core.chain_id,
@@ -82,7 +85,7 @@ class Forge:
             1,
             merkle_root([transaction.id for transaction in decoded]),
             merkle_root(list(votes)),
-            EMPTY_STATE_ROOT,
+            state_root(chain),
             core.committee.root,
             candidate.member.id,
             proof,
@@ -90,13 +93,14 @@ class Forge:
         )
         body = msgspec.structs.replace(body, **changes)
         header = decode_header(self.town.header(body, signer or candidate.member.id))
-        contained = tuple(decode_vote(raw) for raw in votes)
         epoch = core.checkpoint_epoch(parent.height + 1)
         try:
             state = parent.state.extend(header.id, epoch, compute_seed(output), contained, core.committee)
         except KeyError:  # Votes that the branch can't contain.
             state = parent.state
-        made = core.make_block(header=header.raw, id=header.id, parent=parent, candidate=candidate, state=state)
+        made = core.make_block(
+            header=header.raw, id=header.id, parent=parent, candidate=candidate, state=state, chain=chain
+        )
         expiries = tuple(transaction.body.valid_until for transaction in decoded)
         made.set_body(tuple(transactions), tuple(t.id for t in decoded), expiries, contained)
         return made

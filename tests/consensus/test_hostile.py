@@ -55,12 +55,12 @@ NEVER_VALID: dict[str, Callable[[Town], bytes]] = {
     "trailing": lambda town: transaction(town) + b"\x00",
     "oversized": lambda town: transaction(town, payload=b"x" * (256 << 10)),
     "other chain": lambda town: transaction(town, chain_id=bytes(32)),
-    "wrong kind": lambda town: transaction(town, kind=3),
     "unknown sender": lambda town: transaction(town, sender=random_id("nobody")),
     "wrong signature": lambda town: transaction(town, key=town.keyrings[town.members[0]]),
 }
 NOT_NOW: dict[str, Callable[[Town], bytes]] = {
     "expired": lambda town: transaction(town, valid_until=0),
+    "evidence of nothing": lambda town: transaction(town, kind=3),
     "valid too far": lambda town: transaction(town, valid_until=10_001),
 }
 
@@ -148,7 +148,7 @@ WRONG_VOTES: dict[str, Callable[[Scene, Block], bytes]] = {
     "no member": lambda s, b: s.forge.vote(s.town.device, b),
     "other chain": lambda s, b: s.forge.vote(s.liar, b, chain_id=bytes(32)),
     "signed by another": lambda s, b: s.forge.vote(s.honest, b, signer=s.liar),
-    "other dynasty": lambda s, b: s.forge.vote(s.liar, b, dynasty=2),
+    "no dynasty": lambda s, b: s.forge.vote(s.liar, b, dynasty=0),
     "source not below target": lambda s, b: s.forge.vote(s.liar, b, source_epoch=5),
 }
 
@@ -159,6 +159,14 @@ def test_a_wrong_vote_does_not_count_and_its_bringer_is_told_on(scene: Scene, fa
     scene.hear(first.proposer, full(first))
     scene.hear(scene.liar, Votes((WRONG_VOTES[fault](scene, first),)))
     assert scene.accused() == {scene.liar}
+    assert not scene.victim.blocks("justified")
+
+
+def test_a_vote_of_another_dynasty_does_not_count_and_its_bringer_may_be_honest(scene: Scene) -> None:
+    first = scene.forge.block(scene.forge.genesis)
+    scene.hear(first.proposer, full(first))
+    scene.hear(scene.liar, Votes(tuple(scene.forge.vote(member, first, dynasty=2) for member in scene.town.members)))
+    assert not scene.accused()
     assert not scene.victim.blocks("justified")
 
 
@@ -354,7 +362,7 @@ def test_a_private_chain_served_as_final_does_not_become_the_head(scene: Scene) 
 
 @pytest.mark.parametrize("as_final", [False, True])
 def test_an_endless_private_chain_is_not_kept_without_end(*, as_final: bool) -> None:
-    scene = Scene(slot_timeout_ms=60_000)
+    scene = Scene(slot_timeout_ms=60_000, dynasty_epochs=10_000)
     liar = scene.forge.ranked(scene.forge.genesis)[1]
     chain = [scene.forge.genesis]
     for _ in range(1100):

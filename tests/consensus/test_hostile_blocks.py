@@ -24,7 +24,7 @@ from microchain.consensus.tree import Block
 
 from tests.consensus.driver import SECOND, Town
 from tests.consensus.harness import Forge, Scene, compact, full, random_id, transaction
-from tests.consensus.test_hostile import NEVER_VALID
+from tests.consensus.test_hostile import NEVER_VALID, NOT_NOW
 
 
 @pytest.fixture
@@ -79,13 +79,14 @@ def bad_contents(scene: Scene) -> dict[str, list[bytes]]:
         "too many bytes": [transaction(town, payload=bytes([n]) * 1500) for n in range(3)],
         "wrong signature": [NEVER_VALID["wrong signature"](town)],
         "unknown sender": [NEVER_VALID["unknown sender"](town)],
-        "wrong kind": [NEVER_VALID["wrong kind"](town)],
+        "evidence of nothing": [NOT_NOW["evidence of nothing"](town)],
     }
 
 
 @pytest.mark.parametrize("form", [full, compact])
 @pytest.mark.parametrize(
-    "fault", ["twice", "expired", "too far", "too many bytes", "wrong signature", "unknown sender", "wrong kind"]
+    "fault",
+    ["twice", "expired", "too far", "too many bytes", "wrong signature", "unknown sender", "evidence of nothing"],
 )
 def test_a_block_with_wrong_transactions_is_refused(fault: str, form: Callable[[Block], Message]) -> None:
     scene = Scene(max_block_bytes=4096, max_tx_bytes=2048)

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from microchain.consensus.branch import VOTE_WINDOW, BranchState, decode_branch, encode_branch
+from microchain.consensus.branch import VOTE_WINDOW, BranchState
 from microchain.consensus.genesis import Committee, Genesis, Parameters, RegistryEntry, compute_weights
+from microchain.consensus.kept import decode_kept, encode_kept
 from microchain.consensus.lottery import Lottery
 from microchain.consensus.objects import VERSION, VOTE_TAG, Vote, VoteBody, encode_body, seal
 from microchain.consensus.pool import Pool, PoolEntry
 from microchain.consensus.replay import ReplayIndex
+from microchain.consensus.state import genesis_state as genesis_chain
 from microchain.consensus.tree import Block, Tree
-from microchain.consensus.types import Digest, Epoch, Height, Nanoseconds, NodeId, ProtocolError, Slot
+from microchain.consensus.types import Digest, Dynasty, Epoch, Height, Nanoseconds, NodeId, ProtocolError, Slot
 from microchain.consensus.votebook import VoteBook
 from microchain.crypto.hashing import tagged_hash
 
@@ -117,7 +119,7 @@ def grow(state: BranchState, committee: Committee, epoch: int, voters: Sequence[
     votes = []
     if entry is not None:
         votes = [make_vote(committee, v, previous, entry.epoch, entry.source, entry.source_epoch) for v in voters]
-    state.check_votes(votes, committee, CHAIN)
+    state.check_votes(votes, committee, CHAIN, Dynasty(1))
     return state.extend(digest_of(epoch), Epoch(epoch), Digest(b"n" * 32), votes, committee)
 
 
@@ -156,13 +158,13 @@ def test_a_gap_of_one_epoch_finalizes_only_with_the_middle_justified() -> None:
     assert (full.justified_epoch, full.finalized_epoch) == (3, 2 if full.open[digest_of(4)].epoch == 3 else 1)
 
 
-@pytest.mark.parametrize("fault", ["twice", "stranger", "source", "epoch", "unknown", "chain"])
+@pytest.mark.parametrize("fault", ["twice", "stranger", "source", "epoch", "unknown", "chain", "dynasty"])
 def test_votes_that_a_block_may_not_contain_are_refused(fault: str) -> None:
     committee = make_committee(4)
     state = grow(genesis_state(), committee, 1, [], CHAIN)
     target = digest_of(1)
     good = make_vote(committee, 0, target, 1, CHAIN, 0)
-    state.check_votes([good], committee, CHAIN)
+    state.check_votes([good], committee, CHAIN, Dynasty(1))
     other_chain = Digest(b"x" * 32)
     votes = {
         "twice": [good, good],
@@ -171,11 +173,17 @@ def test_votes_that_a_block_may_not_contain_are_refused(fault: str) -> None:
         "epoch": [make_vote(committee, 0, target, 2, CHAIN, 0)],
         "unknown": [make_vote(committee, 0, digest_of(5), 1, CHAIN, 0)],
         "chain": [good],
+        "dynasty": [good],
     }[fault]
     if fault == "stranger" and votes[0].voter in committee.by_id:
         pytest.skip("that stranger has a member's key")
     with pytest.raises(ProtocolError):
-        state.check_votes(votes, committee, other_chain if fault == "chain" else CHAIN)
+        state.check_votes(
+            votes,
+            committee,
+            other_chain if fault == "chain" else CHAIN,
+            Dynasty(2 if fault == "dynasty" else 1),
+        )
 
 
 def test_a_long_stall_keeps_the_state_bounded_and_it_survives_storage() -> None:
@@ -185,19 +193,24 @@ def test_a_long_stall_keeps_the_state_bounded_and_it_survives_storage() -> None:
         state = grow(state, committee, epoch, [0], previous)
         previous = digest_of(epoch)
     assert len(state.open) <= VOTE_WINDOW
-    assert decode_branch(encode_branch(state)) == state
+    chain = genesis_chain(make_genesis())
+    assert decode_kept(*encode_kept(state, chain)) == (state, chain)
 
 
 # --- fork choice ---
 
 
-def make_tree(shape: Sequence[int], justified: Sequence[int], order: Sequence[int]) -> Block:
-    """Insert blocks (block i + 1 on block shape[i]; 0 is genesis) in ``order`` where parents allow; return the head."""
-    genesis = Genesis(
+def make_genesis() -> Genesis:
+    return Genesis(
         run_id="0" * 32,
         parameters=Parameters(signature="simulated"),
         registry=tuple(RegistryEntry(name=f"v{i}", role="validator", signing_key=bytes([i]) * 32) for i in range(4)),
     )
+
+
+def make_tree(shape: Sequence[int], justified: Sequence[int], order: Sequence[int]) -> Block:
+    """Insert blocks (block i + 1 on block shape[i]; 0 is genesis) in ``order`` where parents allow; return the head."""
+    genesis = make_genesis()
     committee = genesis.committee()
 
     def block(index: int, parent: Block | None) -> Block:
@@ -215,6 +228,8 @@ def make_tree(shape: Sequence[int], justified: Sequence[int], order: Sequence[in
             proposer=NodeId(bytes(32)),
             header=b"",
             state=genesis_state(),
+            chain=genesis_chain(genesis),
+            closes=None,
             lottery=lottery,
             candidate=candidate,
         )
@@ -277,7 +292,7 @@ def test_fork_choice_takes_the_highest_justified_then_the_greatest_height(
 
 def test_a_second_vote_for_an_epoch_is_evidence_and_a_third_is_not_kept() -> None:
     committee = make_committee(4)
-    book = VoteBook(committee)
+    book = VoteBook(committee, Dynasty(1))
     votes = [make_vote(committee, 0, digest_of(i), 1, CHAIN, 0) for i in range(3)]
     assert book.add(votes[0]) == (True, None)
     assert book.add(votes[0]) == (False, None)
@@ -290,7 +305,7 @@ def test_a_second_vote_for_an_epoch_is_evidence_and_a_third_is_not_kept() -> Non
 @pytest.mark.parametrize("inner_first", [True, False])
 def test_a_surrounding_vote_is_evidence_in_either_order(inner_first: bool) -> None:
     committee = make_committee(4)
-    book = VoteBook(committee)
+    book = VoteBook(committee, Dynasty(1))
     inner = make_vote(committee, 0, digest_of(3), 3, digest_of(2), 2)
     outer = make_vote(committee, 0, digest_of(4), 4, digest_of(1), 1)
     first, second = (inner, outer) if inner_first else (outer, inner)
@@ -301,14 +316,14 @@ def test_a_surrounding_vote_is_evidence_in_either_order(inner_first: bool) -> No
 
 def test_honest_votes_along_a_chain_are_no_evidence() -> None:
     committee = make_committee(4)
-    book = VoteBook(committee)
+    book = VoteBook(committee, Dynasty(1))
     for epoch in range(1, 60):
         assert book.add(make_vote(committee, 0, digest_of(epoch), epoch, digest_of(epoch - 1), epoch - 1))[1] is None
 
 
 def test_far_votes_are_bounded_to_the_newest_of_each_voter() -> None:
     committee = make_committee(4)
-    book = VoteBook(committee)
+    book = VoteBook(committee, Dynasty(1))
     for epoch in range(1000, 3000):
         book.add(make_vote(committee, 0, digest_of(epoch), epoch, CHAIN, 0))
     assert len(book.targets()) == 1
@@ -317,7 +332,7 @@ def test_far_votes_are_bounded_to_the_newest_of_each_voter() -> None:
 
 def test_pruned_votes_are_gone_and_not_taken_again() -> None:
     committee = make_committee(4)
-    book = VoteBook(committee)
+    book = VoteBook(committee, Dynasty(1))
     vote = make_vote(committee, 0, digest_of(1), 1, CHAIN, 0)
     book.add(vote)
     book.prune(Epoch(1))
@@ -333,7 +348,7 @@ def test_the_pool_counts_its_bytes_right(operations: list[tuple[int, int]]) -> N
         if operation == 0 and pool.has_room(len(raw)):
             pool.add(id, PoolEntry(raw, number, local=False))
         elif operation == 1:
-            pool.include(id, raw, number)
+            pool.include(id, PoolEntry(raw, number, local=False))
         elif operation == 2:
             pool.restore(id)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from microchain.crypto.pvss import derive_public_key
+from microchain.crypto.pvss import PvssKey, derive_public_key
 from microchain.crypto.signatures import SCHEMES, get_scheme
 from microchain.crypto.suite import Keyring, RealKeyring, RealSuite, Suite
 from microchain.crypto.vrf import VrfKey, is_valid_key
@@ -13,7 +13,7 @@ from microchain.crypto.vrf import VrfKey, is_valid_key
 def test_suite_accepts_what_the_keyring_makes(name: str) -> None:
     key, vrf_key = get_scheme(name).generate(), VrfKey(bytes(32))
     suite: Suite = RealSuite(name)
-    keyring: Keyring = RealKeyring(key, vrf_key)
+    keyring: Keyring = RealKeyring(key, vrf_key, PvssKey(bytes(32)))
     assert suite.verify(key.public_key, bytes(32), keyring.sign(bytes(32)))
     assert not suite.verify(key.public_key, bytes([1]) * 32, keyring.sign(bytes(32)))
     proof, output = keyring.prove(b"alpha")

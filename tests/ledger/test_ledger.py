@@ -7,9 +7,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from microchain.consensus.interface import BlockRecord, DiscardRecord, FinalizedRecord, Restored
+from microchain.consensus.interface import (
+    BlockRecord,
+    DiscardRecord,
+    EvidenceRecord,
+    FinalizedRecord,
+    JournalRecord,
+    Restored,
+)
 from microchain.consensus.objects import decode_vote, encode_body, seal
-from microchain.consensus.types import Digest, Height
+from microchain.consensus.types import Digest, Height, NodeId
 from microchain.ledger import transaction_index
 from microchain.ledger.ledger import Ledger, LedgerConflict, LedgerError
 from microchain.ledger.store import EVIDENCE_LIMIT
@@ -351,3 +358,15 @@ def test_readers_see_finished_writes_while_the_ledger_is_in_use(ledger: Ledger) 
     onlooker.close()
     ledger.close()
     ledger.close()
+
+
+def test_the_journal_keeps_each_keys_newest_value(ledger: Ledger) -> None:
+    ledger.write([JournalRecord("first", b"1"), JournalRecord("view", b"2")], durable=True)
+    ledger.write([JournalRecord("view", b"3")], durable=True)
+    assert reopen(ledger).restore().journal == {"first": b"1", "view": b"3"}
+
+
+def test_a_false_reveal_is_kept_once_with_the_shares_it_is_false_against(ledger: Ledger) -> None:
+    record = EvidenceRecord("false-reveal", NodeId(bytes(32)), make_transaction(1), b"shares")
+    ledger.write([record, record], durable=True)
+    assert reopen(ledger).restore().evidence == (record,)

@@ -26,6 +26,7 @@ from microchain.consensus.interface import (
 )
 from microchain.consensus.messages import Message, Votes
 from microchain.consensus.types import Height, Nanoseconds, NodeId, ProtocolError
+from microchain.crypto.pvss import PvssKey
 from microchain.crypto.signatures import get_scheme
 from microchain.crypto.suite import RealKeyring, RealSuite
 from microchain.crypto.vrf import VrfKey
@@ -101,7 +102,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.engine, self.world, self.clock = Scripted(), Recorded(), NodeClock()
-        self.work = WorkQueue(RealSuite("ed25519"), RealKeyring(KEY, VrfKey(bytes(32))))
+        self.work = WorkQueue(RealSuite("ed25519"), RealKeyring(KEY, VrfKey(bytes(32)), PvssKey(bytes(32))))
         self.driver = EngineDriver(self.engine, self.clock, self.work, self.world)
 
 

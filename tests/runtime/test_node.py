@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 from microchain.api.service import NodeBusy
 from microchain.consensus.interface import AdmissionCode, Event, MessageReceived
-from microchain.consensus.types import Digest, Height, Nanoseconds
+from microchain.consensus.objects import decode_transaction
+from microchain.consensus.types import Digest, Height, Nanoseconds, TransactionKind
 from microchain.ledger.ledger import Ledger, LedgerFull
 from microchain.runtime import actions as actions_module
 from microchain.runtime.node import ListenError, Node
@@ -28,12 +30,13 @@ def heights(nodes: list[Node]) -> list[int]:
 
 
 def finalized_ids(cluster: Cluster, index: int) -> list[Digest]:
-    """All finalized transactions of a stopped node, in the order of the chain."""
+    """All of the clients' finalized transactions of a stopped node, in the order of the chain."""
     config = cluster.config(index)
     ledger = Ledger(config.ledger_path, cluster.genesis.chain_id(), read_only=True)
     try:
         blocks = [ledger.block_at(Height(height)) for height in range(1, ledger.finalized()[0] + 1)]
-        return [id for block in blocks if block is not None for id in block.transaction_ids]
+        found = [decode_transaction(raw) for block in blocks if block is not None for raw in block.transactions]
+        return [transaction.id for transaction in found if transaction.body.kind == TransactionKind.DATA]
     finally:
         ledger.close()
 
@@ -231,3 +234,22 @@ async def test_a_node_that_does_not_run_or_is_overloaded_takes_nothing(
     assert all(isinstance(result, NodeBusy) for result in results)
     with pytest.raises(NodeBusy, match="starting or stopping"):
         await node.submit([b"x"])
+
+
+async def test_a_committee_hands_over_to_the_next_dynasty(tmp_path: Path) -> None:
+    """Real keys: the members deal, reveal and begin dynasties two and three; one that was away follows them."""
+    parameters = {"slot_timeout_ms": 200, "dynasty_epochs": 8, "idle_interval_ms": 100}
+    cluster = make_cluster(tmp_path, 4, parameters=parameters)
+    async with cluster.nodes([0, 1, 2]) as three:
+        await three[0].submit([cluster.transaction(b"in the first dynasty")])
+        await until(lambda: all(node.engine.status().dynasty >= 2 for node in three), 120)
+        async with cluster.nodes([3], connected=False) as (late,):
+            await until(lambda: late.engine.status().dynasty >= 3, 120)
+            await late.submit([cluster.transaction(b"in a later one")])
+            await until(lambda: all(node.actions.finalized >= 2 for node in (*three, late)), 60)
+            assert all(node.mesh.counters.incidents.total() == 0 for node in (*three, late))
+    assert finalized_ids(cluster, 3) == finalized_ids(cluster, 0)
+    for index in range(4):
+        ledger = Ledger(cluster.config(index).ledger_path, cluster.genesis.chain_id(), read_only=True)
+        with contextlib.closing(ledger):
+            assert not ledger.verify()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import msgspec
 import pytest
 from microchain.consensus.genesis import Parameters
 from microchain.consensus.interface import Action, VoteTrace
 from microchain.simulator.network import LinkModel
 from microchain.simulator.node import DiskModel, SimulatedNode
 from microchain.simulator.scenario import Crash, Fault, Partition, PowerLoss, Scenario
-from microchain.simulator.simulation import Simulation
+from microchain.simulator.simulation import Simulation, run_scenario
 from microchain.simulator.world import MILLISECOND, SECOND
 
 
@@ -67,3 +70,49 @@ def test_a_wiped_node_that_crashes_again_only_observes(seed: int, pause: int, mo
     report = simulation.run()
     assert report.is_good, report
     assert not votes
+
+
+def _stop_all_when_one_begins_a_dynasty(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Whoever begins dynasty 2 first goes on alone until it has voted there; then it is wiped, and all return.
+
+    The last of the others comes so late that the wiped one has caught up with them before dynasty 1 ends for them too.
+    """
+    check, lonely, wiped_at, voted = simulation.checker.on_actions, -1, 0, 0
+
+    def watch(node: SimulatedNode, actions: list[Action]) -> None:
+        nonlocal lonely, wiped_at, voted
+        check(node, actions)
+        now = simulation.world.now
+        if lonely < 0 and node.engine.status().dynasty == 2:
+            lonely = node.index
+            for place, other in enumerate(sorted(set(range(4)) - {lonely})):
+                until = now + (50 if place == 2 else 40) * SECOND
+                simulation._schedule(Crash(at=now, until=until, node=other, power=False))
+            wiped = Crash(at=now + 39 * SECOND, until=now + 41 * SECOND, node=lonely, power=True, wipe=True)
+            simulation._schedule(wiped)
+            wiped_at = wiped.at
+        if node.index == lonely and simulation.world.now < wiped_at:
+            voted += any(isinstance(a, VoteTrace) and a.event == "sent" for a in actions)
+
+    monkeypatch.setattr(simulation.checker, "on_actions", watch)
+    return lambda: voted
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_node_wiped_after_it_alone_began_a_dynasty_does_not_vote_there_again(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = create(seed, 1).scenario
+    parameters = msgspec.structs.replace(scenario.parameters, dynasty_epochs=10)
+    simulation = Simulation(msgspec.structs.replace(scenario, parameters=parameters, heal_at=70 * SECOND))
+    count_votes = _stop_all_when_one_begins_a_dynasty(simulation, monkeypatch)
+    report = simulation.run()
+    assert report.is_good, report
+    assert count_votes() and report.dynasties > 2
+
+
+def test_who_was_not_drawn_for_the_first_committee_takes_part_in_the_next() -> None:
+    """Six of ten never voted in dynasty 1; looking on in dynasty 2 too, they stopped the chain for good."""
+    report = run_scenario(33)
+    assert "(drawn)" in report.description
+    assert report.is_good, report

@@ -50,10 +50,15 @@ def test_the_schedules_are_worth_it(reports: list[Report]) -> None:
         "full",
         "lossy",
         "epoch_blocks 4",
+        "(drawn)",
+        "partition at the end of dynasty",
+        "powerloss at the end of dynasty",
+        "crash at the end of dynasty",
     ):
         assert word in described
-    for behaviour in ("equivocating-proposer", "equivocating-voter", "withholding", "late", "babbling"):
+    for behaviour in ("equivocating-proposer", "equivocating-voter", "withholding", "late", "babbling", "tampering"):
         assert behaviour in described
+    assert sum(report.dynasties for report in reports) > 2 * SCHEDULES
     assert sum(report.finalized for report in reports) > 20 * SCHEDULES
     assert sum(report.expired for report in reports) > 0
     assert sum(report.excused for report in reports) > 0

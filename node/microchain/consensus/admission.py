@@ -10,9 +10,11 @@ from microchain.consensus.context import Context
 from microchain.consensus.interface import (
     AdmissionCode,
     Broadcast,
+    Job,
     JobResult,
     Misbehaviour,
     Outcome,
+    PerformChecks,
     Reply,
     Send,
     TransactionTrace,
@@ -21,12 +23,15 @@ from microchain.consensus.interface import (
 from microchain.consensus.messages import GetTransactions, TransactionIds, Transactions
 from microchain.consensus.objects import MalformedObject, Transaction, decode_transaction
 from microchain.consensus.pool import PoolEntry
-from microchain.consensus.types import Digest, NodeId, TransactionKind
+from microchain.consensus.state import Checks
+from microchain.consensus.types import Digest, NodeId, ProtocolError, TransactionKind
 
-__all__ = ["Admission", "check_transaction"]
+__all__ = ["Admission", "Refused", "check_form"]
 
 ANSWER_BYTES = 1 << 20
 MAX_REQUESTED = 16384
+MAX_SYSTEM_FROM_SENDER = 16
+MAX_SYSTEM_BYTES = 1 << 18
 
 
 class Refused(Exception):
@@ -45,6 +50,8 @@ class _Candidate(Struct, frozen=True):
     id: Digest
     raw: bytes
     valid_until: int
+    system: Transaction | None
+    checks: Checks
 
 
 class Admission:
@@ -61,8 +68,7 @@ class Admission:
         outcomes, candidates, items, _ = self._examine(transactions)
 
         def done(results: tuple[JobResult, ...]) -> None:
-            (verdicts,) = results
-            assert isinstance(verdicts, tuple)
+            verdicts = _join_verdicts(candidates, results)
             good = []
             for (position, candidate), valid in zip(candidates, verdicts, strict=True):
                 self._forget_checking(candidate)
@@ -79,7 +85,7 @@ class Admission:
             self._core.emit(Reply(request, tuple(o for o in outcomes if o is not None)))
 
         if candidates:
-            self._core.work((VerifySignatures(items),), done)
+            self._core.work(_list_jobs(candidates, items), done)
         else:
             self._core.emit(Reply(request, tuple(o for o in outcomes if o is not None)))
 
@@ -90,19 +96,26 @@ class Admission:
             self._core.emit(Misbehaviour(peer, f"transaction: {never_valid}"))
 
         def done(results: tuple[JobResult, ...]) -> None:
-            (verdicts,) = results
-            assert isinstance(verdicts, tuple)
             for _, candidate in candidates:
                 self._forget_checking(candidate)
+            verdicts = _join_verdicts(candidates, results)
+            self._note_refuted(candidates, results, verdicts)
             good = [c for (_, c), valid in zip(candidates, verdicts, strict=True) if valid]
-            if len(good) < len(candidates):
+            # What fails only a check against this node's state may be right for its sender's.
+            if not all(results[0] or ()):  # type: ignore[arg-type]
                 self._core.emit(Misbehaviour(peer, "sent a transaction with a wrong signature"))
             self._pool(good, local=False)
             if good and not self._core.is_full_mesh():
                 self._core.emit(Broadcast(TransactionIds(tuple(c.id for c in good))))
 
         if candidates:
-            self._core.work((VerifySignatures(items),), done)
+            self._core.work(_list_jobs(candidates, items), done)
+
+    def add_own(self, transaction: Transaction) -> None:
+        """Pool and push a system transaction of this node's own."""
+        candidate = _Candidate(transaction.id, transaction.raw, transaction.body.valid_until, transaction, Checks())
+        self._core.emit(Broadcast(Transactions((transaction.raw,))))
+        self._pool([candidate], local=True)
 
     def announced(self, peer: NodeId, ids: Sequence[bytes]) -> None:
         """Fetch announced transactions that are unknown here."""
@@ -144,7 +157,8 @@ class Admission:
 
     def announce_own(self) -> None:
         """Announce again what this node acknowledged and is still waiting: a push may have been lost with its link."""
-        own = [id for id, entry in self._core.pool.pending.items() if entry.local]
+        pool = self._core.pool
+        own = [id for part in (pool.system, pool.pending) for id, entry in part.items() if entry.local]
         if own:
             self._core.emit(Broadcast(TransactionIds(tuple(own[:MAX_REQUESTED]))))
 
@@ -161,11 +175,14 @@ class Admission:
         for position, raw in enumerate(transactions):
             try:
                 transaction = self._check(raw)
+                is_data = transaction.body.kind == TransactionKind.DATA
+                checks = Checks() if is_data else self._check_system(transaction)
             except Refused as refused:
                 outcomes.append(refused.outcome)
                 never_valid = refused if isinstance(refused, NeverValid) else never_valid
                 continue
-            candidate = _Candidate(transaction.id, raw, transaction.body.valid_until)
+            valid_until = transaction.body.valid_until
+            candidate = _Candidate(transaction.id, raw, valid_until, None if is_data else transaction, checks)
             self._checking.setdefault(candidate.id, raw)
             self._checking_bytes += len(raw)
             outcomes.append(None)
@@ -193,6 +210,31 @@ class Admission:
             raise Refused(AdmissionCode.POOL_FULL, "the pool is full; try again later", id)
         return transaction
 
+    def _check_system(self, transaction: Transaction) -> Checks:
+        """Return what is to be verified of a transaction of the protocol's own kinds, if a block may have it now."""
+        core = self._core
+        sender = transaction.body.sender
+        waiting = sum(entry.system.body.sender == sender for entry in core.pool.system.values() if entry.system)
+        if waiting >= MAX_SYSTEM_FROM_SENDER:
+            raise Refused(AdmissionCode.POOL_FULL, "the sender has too many such transactions waiting", transaction.id)
+        try:
+            checks = core.list_checks(transaction)
+        except ProtocolError as error:
+            raise Refused(AdmissionCode.MALFORMED, str(error), transaction.id) from None
+        if not core.may_include(transaction):
+            detail = "no block may contain it now: it is repeated, too early or too late"
+            raise Refused(AdmissionCode.MALFORMED, detail, transaction.id)
+        return checks
+
+    def _note_refuted(
+        self, candidates: list[tuple[int, _Candidate]], results: tuple[JobResult, ...], verdicts: list[bool]
+    ) -> None:
+        signatures = results[0]
+        assert isinstance(signatures, tuple)
+        for (_, candidate), signed, valid in zip(candidates, signatures, verdicts, strict=True):
+            if signed and not valid and candidate.system is not None:
+                self._core.on_refuted(candidate.system)
+
     def _forget_checking(self, candidate: _Candidate) -> None:
         if self._checking.get(candidate.id) == candidate.raw:
             del self._checking[candidate.id]
@@ -202,26 +244,55 @@ class Admission:
         core = self._core
         fresh = [c for c in good if c.id not in core.pool and not core.replay.contains(c.id, c.valid_until)]
         for candidate in fresh:
-            core.pool.add(candidate.id, PoolEntry(candidate.raw, candidate.valid_until, local))
-        if fresh:
-            core.emit(TransactionTrace("accepted", tuple(c.id for c in fresh), local=local))
+            core.pool.add(candidate.id, PoolEntry(candidate.raw, candidate.valid_until, local, candidate.system))
+        data = tuple(candidate.id for candidate in fresh if candidate.system is None)
+        if data:
+            core.emit(TransactionTrace("accepted", data, local=local))
             core.wake_proposer = True
 
 
-def check_transaction(core: Context, raw: bytes) -> Transaction:
+def _list_jobs(
+    candidates: Sequence[tuple[int, _Candidate]], items: tuple[tuple[bytes, bytes, bytes], ...]
+) -> tuple[Job, ...]:
+    return VerifySignatures(items), *(PerformChecks(c.checks) for _, c in candidates if c.checks)
+
+
+def _join_verdicts(candidates: Sequence[tuple[int, _Candidate]], results: tuple[JobResult, ...]) -> list[bool]:
+    """Return whether each candidate's signature and checks hold."""
+    signatures, *checks = results
+    assert isinstance(signatures, tuple)
+    rest = iter(checks)
+    verdicts = []
+    for (_, candidate), signature in zip(candidates, signatures, strict=True):
+        checked = next(rest) if candidate.checks else True
+        verdicts.append(bool(signature and checked))
+    return verdicts
+
+
+def check_form(core: Context, raw: bytes) -> Transaction:
     """Decode and check what does not depend on the chain's state; NeverValid says why not."""
-    if len(raw) > core.parameters.max_tx_bytes:
-        detail = f"{len(raw)} bytes; a transaction has at most {core.parameters.max_tx_bytes}"
-        raise NeverValid(AdmissionCode.TOO_LARGE, detail)
+    most = core.parameters.max_tx_bytes
+    if len(raw) > max(most, MAX_SYSTEM_BYTES):
+        raise NeverValid(AdmissionCode.TOO_LARGE, f"{len(raw)} bytes; a transaction has at most {most}")
     try:
         transaction = decode_transaction(raw)
     except MalformedObject as error:
         raise NeverValid(AdmissionCode.MALFORMED, str(error)) from None
+    # A deal grows with the committee, whatever the limit for what clients send.
+    if len(raw) > most and transaction.body.kind == TransactionKind.DATA:
+        raise NeverValid(AdmissionCode.TOO_LARGE, f"{len(raw)} bytes; a transaction has at most {most}")
+    if transaction.body.kind not in core.kinds:
+        kind = TransactionKind(transaction.body.kind).name.lower()
+        raise NeverValid(AdmissionCode.MALFORMED, f"this chain's engine has no {kind} transactions", transaction.id)
     if transaction.body.chain_id != core.chain_id:
         raise NeverValid(AdmissionCode.MALFORMED, "signed for another chain", transaction.id)
-    if transaction.body.kind != TransactionKind.DATA:
-        kind = TransactionKind(transaction.body.kind).name.lower()
-        raise NeverValid(AdmissionCode.MALFORMED, f"transactions of kind {kind} are not accepted", transaction.id)
+    return transaction
+
+
+def check_transaction(core: Context, raw: bytes) -> Transaction:
+    """Decode and check all that needs no more of the chain's state than who may send; Refused says why not."""
+    transaction = check_form(core, raw)
     if transaction.body.sender not in core.senders:
-        raise NeverValid(AdmissionCode.UNKNOWN_SENDER, "the sender is not in the registry", transaction.id)
+        refusal = Refused if core.genesis.authority else NeverValid
+        raise refusal(AdmissionCode.UNKNOWN_SENDER, "the sender is not in the registry", transaction.id)
     return transaction

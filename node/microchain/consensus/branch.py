@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 from msgspec import Struct
 
 from microchain.consensus.genesis import Committee
 from microchain.consensus.objects import Vote
-from microchain.consensus.types import Digest, Epoch, ProtocolError
+from microchain.consensus.types import Digest, Dynasty, Epoch, ProtocolError
 
-__all__ = ["VOTE_WINDOW", "BranchState", "OpenCheckpoint", "decode_branch", "encode_branch"]
+__all__ = ["VOTE_WINDOW", "BranchState", "OpenCheckpoint"]
 
 VOTE_WINDOW = 64
 """Epochs: votes for checkpoints further back than this are neither included nor buffered."""
@@ -39,14 +38,18 @@ class BranchState(Struct, frozen=True, array_like=True):
     finalized_epoch: int
     open: dict[bytes, OpenCheckpoint]
 
-    def check_votes(self, votes: Sequence[Vote], committee: Committee, chain_id: Digest) -> None:
+    def rooted(self, root: Digest, epoch: Epoch) -> BranchState:
+        """Return the state with which a dynasty begins above its predecessor's last block, final and of that epoch."""
+        return BranchState(self.seed, root, epoch, epoch, {})
+
+    def check_votes(self, votes: Sequence[Vote], committee: Committee, chain_id: Digest, dynasty: Dynasty) -> None:
         """Raise ProtocolError unless a child block may contain exactly these votes."""
         seen: set[tuple[bytes, bytes]] = set()
         for vote in votes:
             body = vote.body
             member = committee.by_id.get(vote.voter)
             entry = self.open.get(body.target)
-            if member is None or body.chain_id != chain_id or entry is None:
+            if member is None or (body.chain_id, body.dynasty) != (chain_id, dynasty) or entry is None:
                 raise ProtocolError("a contained vote is not by a member for an open checkpoint of this branch")
             if (body.source, body.source_epoch, body.target_epoch) != (entry.source, entry.source_epoch, entry.epoch):
                 raise ProtocolError("a contained vote's source or epochs do not match its target")
@@ -80,19 +83,3 @@ class BranchState(Struct, frozen=True, array_like=True):
             oldest = max(finalized_epoch, checkpoint - VOTE_WINDOW)
             open_ = {id: entry for id, entry in open_.items() if entry.epoch > oldest}
         return BranchState(seed, justified, justified_epoch, finalized_epoch, open_)
-
-
-_decoder = msgspec.msgpack.Decoder(BranchState)
-
-
-def encode_branch(state: BranchState) -> bytes:
-    """Return the bytes that the ledger keeps beside a block."""
-    return msgspec.msgpack.encode(state)
-
-
-def decode_branch(data: bytes) -> BranchState:
-    """Decode a kept state; ProtocolError if it is damaged."""
-    try:
-        return _decoder.decode(data)
-    except msgspec.MsgspecError as error:
-        raise ProtocolError(f"the kept branch state is damaged: {error}") from None

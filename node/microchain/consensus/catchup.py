@@ -12,8 +12,8 @@ from microchain.consensus.finality import Finality
 from microchain.consensus.intake import Intake
 from microchain.consensus.interface import Misbehaviour, Send
 from microchain.consensus.messages import FinalizedBlocks, GetFinalized, Status
-from microchain.consensus.objects import Header, MalformedObject, decode_header
-from microchain.consensus.tree import MILLISECOND, Block
+from microchain.consensus.objects import Header, MalformedObject, decode_header, decode_vote
+from microchain.consensus.tree import MILLISECOND, Block, epoch_of
 from microchain.consensus.types import Digest, Height, NodeId
 from microchain.consensus.voter import Voter
 
@@ -55,7 +55,7 @@ class CatchUp:
         self._sync: _Sync | None = None
         self._distrusted: dict[NodeId, int] = {}
         self._failures: dict[NodeId, int] = {}
-        self._final_at_first: dict[NodeId, Height] = {}
+        self._at_first: dict[NodeId, Status] = {}
 
     @property
     def active(self) -> bool:
@@ -73,19 +73,45 @@ class CatchUp:
         return self._sync is not None and self._is_credible([peer for peer in self._statuses if self.is_ahead(peer)])
 
     def heard(self, peer: NodeId, status: Status) -> None:
-        """Remember what a member had that is final when this node, new, first heard of it."""
+        """Remember what a member had when this node, new, first heard of it."""
         if self._voter.is_new and peer in self._core.committee.by_id:
-            self._final_at_first.setdefault(peer, Height(status.finalized_height))
+            self._at_first.setdefault(peer, status)
         if self.is_ahead(peer):
             self.start(peer)
 
     def _may_have_voted(self) -> bool:
         """Whether the chain may be older than this node's new journal: it is, or too few have said that it is not."""
-        older = [peer for peer, height in self._final_at_first.items() if height]
+        older = [peer for peer, status in self._at_first.items() if status.finalized_height]
         if not older:
             return False
-        heard = self._mask([*self._final_at_first, self._core.identity])
+        heard = self._mask([*self._at_first, self._core.identity])
         return self._is_credible(older) or not self._core.committee.is_supermajority(heard)
+
+    def _has_caught_up(self, *, before_closing: bool = False) -> bool:
+        """Whether this node has what was final with more than two thirds of the weight, itself among them, at first.
+
+        Who claims more than there is can't keep it from that; who shows it a part of the chain proves nothing. With
+        ``before_closing`` only those count that had not voted for a closing block of this dynasty then.
+        """
+        final = self._core.tree.root.height
+        behind = [
+            peer
+            for peer, status in self._at_first.items()
+            if status.finalized_height <= final and not (before_closing and self._has_closed(status))
+        ]
+        return self._core.committee.is_supermajority(self._mask([*behind, self._core.identity]))
+
+    def _has_closed(self, status: Status) -> bool:
+        """Whether a member's last vote is above the end of this dynasty (that may still move up), or of a later one."""
+        core = self._core
+        if not status.vote:
+            return False
+        try:
+            vote = decode_vote(status.vote)
+        except MalformedObject:
+            return True
+        end = epoch_of(core.tree.root.chain.windows.end, core.parameters)
+        return (vote.body.dynasty, vote.target_epoch) > (core.dynasty, end)
 
     def _is_credible(self, peers: Sequence[NodeId]) -> bool:
         """Whether at least one of the peers is honest: they hold more than a third of the weight."""
@@ -118,6 +144,8 @@ class CatchUp:
         """Give up on a peer that does not deliver."""
         now = self._core.now
         self._distrusted = {peer: until for peer, until in self._distrusted.items() if until > now}
+        if self._voter.is_new and self._has_caught_up():
+            self._voter.observe(1 if self._has_caught_up(before_closing=True) else 2)
         if self._sync is not None and now >= min(self._sync.deadline, self._sync.patience):
             self._fail()
 

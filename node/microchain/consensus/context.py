@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from microchain.consensus.genesis import Genesis
+from microchain.consensus.genesis import Committee, Genesis, Member
 from microchain.consensus.interface import Action, EvidenceRecord, Job, JobResult, Persist, Record, SetTimer, Work
+from microchain.consensus.objects import Transaction
 from microchain.consensus.pool import Pool
 from microchain.consensus.replay import ReplayIndex
-from microchain.consensus.types import Height, Nanoseconds, NodeId
+from microchain.consensus.state import Checks
+from microchain.consensus.types import Height, Nanoseconds, NodeId, TransactionKind
 
 __all__ = ["Context"]
 
@@ -19,23 +21,29 @@ MAX_EVIDENCE = 16
 class Context:
     """Shared state. ``now`` and ``actions`` belong to the event being handled.
 
-    ``wake_proposer`` is set by whoever changed something that decides whether it is time to propose.
+    ``wake_proposer`` is set by whoever changed something that decides whether it is time to propose, ``on_evidence``
+    called with evidence that is new here, ``on_refuted`` with a system transaction that is its sender's and proves
+    nothing. The engine sets ``committee`` and ``me``.
     """
+
+    kinds: frozenset[TransactionKind]
+    """Which transactions there are on the engine's chain."""
+    committee: Committee
+    me: Member | None
 
     def __init__(self, genesis: Genesis, identity: NodeId) -> None:
         self.genesis = genesis
         self.parameters = genesis.parameters
         self.chain_id = genesis.chain_id()
-        self.committee = genesis.committee()
         self.identity = identity
-        self.me = self.committee.by_id.get(identity)
-        self.senders = {entry.node_id: entry.signing_key for entry in genesis.registry}
         self.now = Nanoseconds(0)
         self.actions: list[Action] = []
         self.connected: set[NodeId] = set()
         self.pool = Pool(self.parameters.max_pool_bytes)
         self.replay = ReplayIndex()
         self.evidence = 0
+        self.on_evidence: Callable[[EvidenceRecord], None] = lambda record: None
+        self.on_refuted: Callable[[Transaction], None] = lambda transaction: None
         self.wake_proposer = True
         self._offences: Counter[NodeId] = Counter()
         self._token = 0
@@ -45,6 +53,19 @@ class Context:
     @property
     def head_height(self) -> Height:
         """The height that the next block of this node's branch follows."""
+        raise NotImplementedError
+
+    @property
+    def senders(self) -> Mapping[NodeId, bytes]:
+        """The signing keys of all whose transactions count now."""
+        raise NotImplementedError
+
+    def list_checks(self, transaction: Transaction) -> Checks:
+        """Return what is to be verified of a system transaction; ProtocolError if it can't be right."""
+        raise NotImplementedError
+
+    def may_include(self, transaction: Transaction) -> bool:
+        """Whether the next block of this node's branch may contain a system transaction."""
         raise NotImplementedError
 
     # --- actions ---
@@ -83,6 +104,7 @@ class Context:
             return
         self.evidence += 1
         self.persist((evidence,), durable=True)
+        self.on_evidence(evidence)
 
     # --- facts ---
 

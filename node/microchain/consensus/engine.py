@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from microchain.consensus.admission import Admission
-from microchain.consensus.branch import decode_branch
 from microchain.consensus.core import Core
+from microchain.consensus.duties import Duties
 from microchain.consensus.exchange import Exchange
 from microchain.consensus.finality import Finality
 from microchain.consensus.genesis import Genesis
+from microchain.consensus.handover import is_handover
 from microchain.consensus.intake import Intake
 from microchain.consensus.interface import (
     Action,
@@ -27,6 +28,7 @@ from microchain.consensus.interface import (
     TransactionsSubmitted,
     WorkDone,
 )
+from microchain.consensus.kept import decode_kept
 from microchain.consensus.messages import (
     BlocksMissing,
     CompactBlock,
@@ -46,7 +48,7 @@ from microchain.consensus.messages import (
 from microchain.consensus.objects import decode_header, decode_transaction, decode_vote
 from microchain.consensus.proposer import Proposer, announce
 from microchain.consensus.tree import Block
-from microchain.consensus.types import Digest, Nanoseconds, NodeId
+from microchain.consensus.types import Digest, Nanoseconds, NodeId, TransactionKind
 from microchain.consensus.voter import Voter
 
 __all__ = ["MicrochainEngine"]
@@ -57,12 +59,20 @@ class MicrochainEngine:
 
     def __init__(self, genesis: Genesis, identity: NodeId, restored: Restored | None = None) -> None:
         self._core = core = Core(genesis, identity, restored)
-        self._finality = Finality(core, self._head_changed, self._checkpoint_missing)
+        self._finality = Finality(core, self._head_changed, self._checkpoint_missing, self._dynasty_changed)
         self._admission = Admission(core)
-        self._intake = Intake(core, self._block_valid, lambda pending: self._exchange.fetch.incomplete(pending))
+        self._intake = Intake(
+            core,
+            self._block_valid,
+            lambda pending: self._exchange.fetch.incomplete(pending),
+            self._finality.hand_over,
+        )
         self._voter = Voter(core, self._finality, restored)
         self._exchange = Exchange(core, self._finality, self._intake, self._admission, self._voter)
         self._proposer = Proposer(core, self._finality, self._own_block)
+        self._duties = Duties(core, self._admission)
+        core.on_evidence = self._duties.accuse
+        core.on_refuted = self._duties.refuted
         self._restored = restored
 
     # --- the interface ---
@@ -122,6 +132,9 @@ class MicrochainEngine:
             evidence=core.evidence,
             syncing=self._exchange.catch_up.active,
             observing=self._voter.observing,
+            dynasty=core.dynasty,
+            dynasty_end=core.head.chain.windows.end,
+            member=core.me is not None,
         )
 
     def find_transaction(self, id: Digest) -> tuple[Literal["pooled", "included", "committed"], Digest | None] | None:
@@ -182,6 +195,8 @@ class MicrochainEngine:
                 self._finality.update_head()
             case "status":
                 self._exchange.tick()
+                self._duties.forget_stale()
+                self._consider_duties()
 
     def _flush(self) -> list[Action]:
         core = self._core
@@ -214,6 +229,19 @@ class MicrochainEngine:
         self._proposer.forget_below()
         if not self._exchange.catch_up.is_silencing:
             self._voter.consider()
+        self._consider_duties()
+
+    def _consider_duties(self) -> None:
+        # A member whose journal is lost may still do its part here: a duty's transaction is always the same.
+        if not self._exchange.catch_up.active:
+            self._duties.consider()
+
+    def _dynasty_changed(self) -> None:
+        self._proposer.begin_dynasty()
+        self._voter.begin_dynasty()
+        self._duties.begin_dynasty()
+        self._core.pool.remove(list(self._core.pool.system))
+        self._intake.forget_below(self._core.tree.root.height)
 
     def _checkpoint_missing(self, target: Digest) -> None:
         self._exchange.fetch.want_from_anybody(target)
@@ -223,15 +251,18 @@ class MicrochainEngine:
     def _restore(self, restored: Restored) -> None:
         """Rebuild the tree, the votes and this node's own promises from its own records."""
         core = self._core
+        for record in restored.evidence:
+            self._duties.accuse(record)
         for id, valid_until in restored.recent:
             core.replay.add(id, valid_until)
-        for record in restored.blocks:
-            if record.parent in core.tree.blocks:
-                self._restore_block(record)
+        for block in restored.blocks:
+            if block.parent in core.tree.blocks:
+                self._restore_block(block)
         for vote in (*restored.votes, *restored.own_votes):
             self._finality.accept(decode_vote(vote.raw))
-        for raw in restored.certificate:
-            self._finality.accept(decode_vote(raw))
+        if not is_handover(restored.certificate):
+            for raw in restored.certificate:
+                self._finality.accept(decode_vote(raw))
         self._finality.update_head()
 
     def _restore_block(self, record: BlockRecord) -> None:
@@ -239,14 +270,18 @@ class MicrochainEngine:
         header = decode_header(record.header)
         parent = core.tree.blocks[record.parent]
         candidate = parent.lottery.winner(header.proposer, header.slot)
-        if candidate is None:
+        if candidate is None or header.dynasty != core.dynasty:
             return
+        state, chain = decode_kept(record.state, record.base)
         block = core.make_block(
-            header=record.header, id=record.id, parent=parent, candidate=candidate, state=decode_branch(record.state)
+            header=record.header, id=record.id, parent=parent, candidate=candidate, state=state, chain=chain
         )
-        expiries = tuple(decode_transaction(raw).body.valid_until for raw in record.transactions)
-        votes = tuple(decode_vote(raw) for raw in record.votes)
-        block.set_body(record.transactions, record.transaction_ids, expiries, votes)
+        transactions = [decode_transaction(raw) for raw in record.transactions]
+        expiries = tuple(transaction.body.valid_until for transaction in transactions)
+        system = tuple(t for t in transactions if t.body.kind != TransactionKind.DATA)
+        handover = record.votes if is_handover(record.votes) else ()
+        votes = tuple(decode_vote(raw) for raw in record.votes) if not handover else ()
+        block.set_body(record.transactions, record.transaction_ids, expiries, votes, handover, system)
         block.own, block.persisted, block.restored = record.own, True, True
         if record.own:
             self._proposer.proposed_on.add(record.parent)

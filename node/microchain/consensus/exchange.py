@@ -106,7 +106,7 @@ class Exchange:
 
     def _is_quiet(self) -> bool:
         core = self._core
-        unfinished = any(b.transaction_ids for b in core.tree.ancestors(core.head) if b is not core.tree.root)
+        unfinished = any(b.data_ids for b in core.tree.ancestors(core.head) if b is not core.tree.root)
         return not unfinished and not core.pool.pending and not self._intake.pending
 
     def _send_votes(self, peer: NodeId, status: Status) -> None:
@@ -115,7 +115,10 @@ class Exchange:
         if core.now < self._votes_sent.get(peer, 0):
             return
         self._votes_sent[peer] = core.now + VOTES_INTERVAL
-        raws = dict.fromkeys(core.certificate)
+        if core.boundary is not None and status.finalized_height < core.boundary.height:
+            core.emit(Send(peer, Votes(core.certificate)))
+            return
+        raws = dict.fromkeys(core.certificate if core.boundary is None else ())
         for target, votes in core.book.targets().items():
             block = core.tree.blocks.get(target)
             if block is not None and block.height > status.finalized_height:
@@ -145,8 +148,7 @@ class Exchange:
                 missing.append(id)
             elif not size or size + block.size <= ANSWER_BYTES:
                 size += block.size
-                votes = tuple(vote.raw for vote in block.votes)
-                core.emit(Send(peer, FullBlock(block.header, block.transactions, votes)))
+                core.emit(Send(peer, FullBlock(block.header, block.transactions, block.raw_votes)))
         if missing:
             core.emit(Send(peer, BlocksMissing(tuple(missing))))
 

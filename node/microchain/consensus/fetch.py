@@ -111,6 +111,7 @@ class Fetch:
             header.id
             for header in headers
             if header.height > core.tree.root.height
+            and header.dynasty >= core.dynasty
             and header.id not in core.tree.blocks
             and header.id not in self._intake.pending
         ]

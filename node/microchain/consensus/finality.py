@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from microchain.consensus.core import FIRST_DYNASTY, Core
+from microchain.consensus.core import Core
+from microchain.consensus.handover import Boundary, check_handover, decode_handover, is_handover
 from microchain.consensus.interface import (
     Broadcast,
     DiscardRecord,
@@ -19,9 +20,8 @@ from microchain.consensus.interface import (
 )
 from microchain.consensus.messages import Votes
 from microchain.consensus.objects import MalformedObject, Vote, decode_vote
-from microchain.consensus.pool import PoolEntry
 from microchain.consensus.tree import Block
-from microchain.consensus.types import Digest, Epoch, Height, NodeId
+from microchain.consensus.types import Digest, Epoch, Height, NodeId, ProtocolError
 
 __all__ = ["Finality"]
 
@@ -35,11 +35,18 @@ class Finality:
     """Counts votes, justifies and finalizes checkpoints, and keeps the head up to date.
 
     ``on_head`` is called after the head changed, ``on_missing`` with a checkpoint that more than a third of the weight
-    voted for and that is unknown here.
+    voted for and that is unknown here, ``on_dynasty`` when a dynasty's last block is final and the next one begins.
     """
 
-    def __init__(self, core: Core, on_head: Callable[[], None], on_missing: Callable[[Digest], None]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        on_head: Callable[[], None],
+        on_missing: Callable[[Digest], None],
+        on_dynasty: Callable[[], None],
+    ) -> None:
         self._core = core
+        self._on_dynasty = on_dynasty
         self._on_head = on_head
         self._on_missing = on_missing
         self.recent: OrderedDict[Digest, Block] = OrderedDict()
@@ -49,8 +56,11 @@ class Finality:
     # --- votes ---
 
     def receive(self, peer: NodeId, raws: Sequence[bytes]) -> None:
-        """Verify and count the votes that are news."""
+        """Verify and count the votes that are news, or take a hand-over."""
         core = self._core
+        if is_handover(raws):
+            self._receive_handover(peer, tuple(raws))
+            return
         votes = []
         for raw in raws[:MAX_VOTES]:
             try:
@@ -58,11 +68,16 @@ class Finality:
             except MalformedObject as error:
                 core.emit(Misbehaviour(peer, f"vote: {error}"))
                 return
-            if vote.body.chain_id != core.chain_id or vote.voter not in core.committee.by_id:
-                core.emit(Misbehaviour(peer, "sent a vote of another chain or by no member"))
+            if vote.body.chain_id != core.chain_id or not vote.body.dynasty:
+                core.emit(Misbehaviour(peer, "sent a vote of another chain, or of no dynasty"))
                 return
-            if not self.is_well_formed(vote):
-                core.emit(Misbehaviour(peer, "sent a vote of another dynasty, or whose source is not below its target"))
+            if vote.source_epoch >= vote.target_epoch:
+                core.emit(Misbehaviour(peer, "sent a vote whose source is not below its target"))
+                return
+            if vote.body.dynasty != core.dynasty:
+                continue  # From a node that is ahead or behind.
+            if vote.voter not in core.committee.by_id:
+                core.emit(Misbehaviour(peer, "sent a vote by no member"))
                 return
             if not core.book.knows(vote):
                 votes.append(vote)
@@ -82,14 +97,41 @@ class Finality:
         items = tuple((core.committee.by_id[v.voter].signing_key, bytes(v.id), v.signature) for v in votes)
         core.work((VerifySignatures(items),), done)
 
-    @staticmethod
-    def is_well_formed(vote: Vote) -> bool:
-        """Whether the vote could count for some checkpoint of this dynasty."""
-        return vote.body.dynasty == FIRST_DYNASTY and vote.source_epoch < vote.target_epoch
+    def _receive_handover(self, peer: NodeId, raws: tuple[bytes, ...]) -> None:
+        """Take the proof that this dynasty's last block is final, if that block is here."""
+        core = self._core
+        try:
+            handover = decode_handover(raws)
+            last = core.tree.blocks.get(handover.boundary)
+            if last is None or not last.is_boundary:
+                return
+            boundary = Boundary(last.id, last.height, core.dynasty, core.committee)
+            items = check_handover(handover, boundary, core.chain_id, core.parameters)
+        except ProtocolError as error:
+            core.emit(Misbehaviour(peer, f"hand-over: {error}"))
+            return
+
+        def done(results: tuple[JobResult, ...]) -> None:
+            (verdicts,) = results
+            assert isinstance(verdicts, tuple)
+            if all(verdicts):
+                self.hand_over(last, raws)
+            else:
+                core.emit(Misbehaviour(peer, "sent a hand-over with a wrong signature"))
+
+        core.work((VerifySignatures(items),), done)
+
+    def hand_over(self, last: Block, certificate: tuple[bytes, ...]) -> None:
+        """Take a verified proof that the dynasty's last block is final: the next dynasty begins."""
+        if last.is_boundary and last.id in self._core.tree.blocks:
+            self._finalize(last, certificate)
+            self.update_head()
 
     def accept(self, vote: Vote, *, contained: bool = False) -> bool:
         """Take a verified vote, from a peer, a block or this node; return whether it was news."""
         core = self._core
+        if vote.body.dynasty != core.dynasty:
+            return False
         fresh, evidence = core.book.add(vote, contained=contained)
         if evidence is not None:
             core.record_evidence(evidence)
@@ -127,7 +169,7 @@ class Finality:
         for vote in block.votes:
             self.accept(vote, contained=True)
         for vote in list(self._core.book.for_target(block.id).values()):
-            if block.id in self._core.tree.blocks:
+            if self._core.tree.blocks.get(block.id) is block and vote.body.dynasty == self._core.dynasty:
                 self._count(vote)
         self.update_head()
 
@@ -140,8 +182,8 @@ class Finality:
         for ancestor in core.tree.ancestors(block):
             if ancestor is core.tree.root or (ancestor.justified and ancestor is not block):
                 break
-            if ancestor.transaction_ids:
-                core.emit(TransactionTrace("committed", ancestor.transaction_ids, block.id, block.height))
+            if ancestor.data_ids:
+                core.emit(TransactionTrace("committed", ancestor.data_ids, block.id, block.height))
         if block.epoch > self.justified.epoch:
             self.justified = block
         later = [b for b in core.tree.blocks.values() if b.justified and b.epoch == block.epoch + 1]
@@ -170,7 +212,15 @@ class Finality:
             wanted = link.state.open[link.id].source
             votes = core.book.for_target(link.id).values()
             certificate += [vote.raw for vote in votes if vote.body.source == wanted]
-        self._finalize(source, tuple(certificate))
+        if source.closes is None:
+            self._finalize(source, tuple(certificate))
+            return
+        headers = []
+        for block in core.tree.ancestors(target):
+            if block is source:
+                break
+            headers.append(block.header)
+        self._finalize(core.tree.blocks[source.closes], (*reversed(headers), *certificate))
 
     def _finalize(self, checkpoint: Block, certificate: tuple[bytes, ...]) -> None:
         core = self._core
@@ -178,12 +228,16 @@ class Finality:
             checkpoint.adopted_at = core.now
         finalized, abandoned = core.tree.prune(checkpoint)
         core.certificate = certificate
+        closed = core.tree.drop_above_root() if checkpoint.is_boundary else []
+        abandoned += closed
         records: list[Record] = [block.record() for block in finalized if not block.persisted]
         records.append(FinalizedRecord(tuple(b.id for b in finalized), checkpoint.id, certificate))
         discarded = tuple(block.id for block in abandoned if block.persisted)
         if discarded:
             records.append(DiscardRecord(discarded))
         core.persist(tuple(records), durable=False)
+        if checkpoint.is_boundary:
+            self._change_dynasty(checkpoint)
         for block in finalized:
             block.persisted = True
             self._settle(block)
@@ -198,14 +252,23 @@ class Finality:
             if expired:
                 core.emit(TransactionTrace("expired", tuple(expired)))
 
+    def _change_dynasty(self, last: Block) -> None:
+        """Everything above ``last`` starts anew: its release, its votes, its proposals."""
+        core = self._core
+        core.begin_dynasty(last)
+        last.adopted_at = core.now
+        self.justified = last
+        core.wake_proposer = True
+        self._on_dynasty()
+
     def _settle(self, block: Block) -> None:
         core = self._core
         core.trace("finalized", block)
         core.pool.remove(block.transaction_ids)
         for id, valid_until in zip(block.transaction_ids, block.expiries, strict=True):
             core.replay.add(id, valid_until)
-        if block.transaction_ids:
-            core.emit(TransactionTrace("finalized", block.transaction_ids, block.id, block.height))
+        if block.data_ids:
+            core.emit(TransactionTrace("finalized", block.data_ids, block.id, block.height))
         self.recent[block.id] = block
         kept = sum(b.size for b in self.recent.values())
         while len(self.recent) > 1 and (kept > RECENT_BYTES or len(self.recent) > RECENT_BLOCKS):
@@ -214,9 +277,9 @@ class Finality:
 
     def _return_transactions(self, block: Block) -> None:
         core = self._core
-        for id, raw, valid_until in zip(block.transaction_ids, block.transactions, block.expiries, strict=True):
-            if core.pool.has_room(len(raw)) and id not in core.pool and not core.replay.contains(id, valid_until):
-                core.pool.add(id, PoolEntry(raw, valid_until, False))
+        for id, entry in block.pool_entries():
+            if core.pool.has_room(len(entry.raw)) and not core.replay.contains(id, entry.valid_until):
+                core.pool.add(id, entry)
 
     # --- the head ---
 
@@ -231,8 +294,10 @@ class Finality:
             return
         core.head = best
         core.wake_proposer = True
-        branch = [best] if best.parent == old.id else core.tree.path(best)
-        if best.parent != old.id:
+        # A final L may become the head before it was adopted: its transactions are settled already.
+        extends = best.parent == old.id and best is not core.tree.root
+        branch = [best] if extends else core.tree.path(best)
+        if not extends:
             on_branch = {id for block in branch for id in block.id_set}
             for id in [id for id in core.pool.included if id not in on_branch]:
                 core.pool.restore(id)
@@ -243,12 +308,12 @@ class Finality:
 
     def _adopt(self, block: Block) -> None:
         core = self._core
-        for id, raw, valid_until in zip(block.transaction_ids, block.transactions, block.expiries, strict=True):
-            core.pool.include(id, raw, valid_until)
+        for id, entry in block.pool_entries():
+            core.pool.include(id, entry)
         if block.adopted_at is not None:
             return
         block.adopted_at = core.now
         core.trace("adopted", block)
-        if block.transaction_ids:
+        if block.data_ids:
             self.last_carrier = max(self.last_carrier, block.height)
-            core.emit(TransactionTrace("included", block.transaction_ids, block.id, block.height))
+            core.emit(TransactionTrace("included", block.data_ids, block.id, block.height))

@@ -5,23 +5,33 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from microchain.consensus.admission import Refused, check_transaction
+from microchain.consensus.admission import Refused, check_form
 from microchain.consensus.core import Core, compute_seed, seed_alpha
+from microchain.consensus.handover import Boundary, check_handover, decode_handover
 from microchain.consensus.interface import (
     BlockTrace,
     EvidenceRecord,
     JobResult,
     MerkleRoot,
     Misbehaviour,
+    PerformChecks,
     VerifyProof,
     VerifySignatures,
 )
 from microchain.consensus.lottery import Candidate
-from microchain.consensus.objects import Header, Vote, decode_header
+from microchain.consensus.objects import Header, Transaction, Vote, decode_header
 from microchain.consensus.pending import Pending, PendingBlocks
+from microchain.consensus.state import ChainState, Checks, compute_checks, state_root
 from microchain.consensus.tree import MILLISECOND, Block, epoch_of
 from microchain.consensus.types import Digest, Height, NodeId, ProtocolError
-from microchain.consensus.validity import check_header, check_place, check_size, check_transactions, check_votes
+from microchain.consensus.validity import (
+    Untimely,
+    check_header,
+    check_place,
+    check_size,
+    check_transactions,
+    check_votes,
+)
 
 __all__ = ["Intake"]
 
@@ -36,16 +46,24 @@ class Intake:
 
     A fault of the header condemns the block and all above it; a fault of the body only the copy and its sender: a body
     can be damaged on the way under an honest header, and a proposer can send another one to each peer.
-    ``on_valid`` gets each block that is in the tree now; ``on_incomplete`` each that needs a parent or transactions.
+    ``on_valid`` gets each block that is in the tree now; ``on_incomplete`` each that needs a parent or transactions;
+    ``on_handover`` a dynasty's last block and the proof, found in a successor's first block, that it is final.
     """
 
-    def __init__(self, core: Core, on_valid: Callable[[Block], None], on_incomplete: Callable[[Pending], None]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        on_valid: Callable[[Block], None],
+        on_incomplete: Callable[[Pending], None],
+        on_handover: Callable[[Block, tuple[bytes, ...]], None],
+    ) -> None:
         self._core = core
+        self._on_handover = on_handover
         self._on_valid = on_valid
         self._on_incomplete = on_incomplete
         self.pending = PendingBlocks(core.parameters.max_block_bytes)
         self._requested: dict[Digest, int] = {}
-        self._proposals: dict[tuple[Digest, NodeId], list[Header]] = {}
+        self._proposals: dict[tuple[Digest, NodeId, int], list[Header]] = {}
         self._rejected: OrderedDict[Digest, None] = OrderedDict()
 
     # --- arrival ---
@@ -64,7 +82,7 @@ class Intake:
     ) -> None:
         """Take a whole block. ``synced``: part of a catch-up."""
         try:
-            ids = tuple(check_transaction(self._core, raw).id for raw in transactions)
+            ids = tuple(check_form(self._core, raw).id for raw in transactions)
         except Refused as refused:
             self._core.emit(Misbehaviour(peer, f"block with a bad transaction: {refused}"))
             return
@@ -85,6 +103,8 @@ class Intake:
             header = decode_header(raw_header)
             check_header(core, header)
             check_size(core, ids, raws, votes)
+        except Untimely:
+            return
         except ProtocolError as error:
             core.emit(Misbehaviour(peer, f"block: {error}"))
             return
@@ -113,7 +133,7 @@ class Intake:
         core, header = self._core, pending.header
         self.pending[header.id] = pending
         pending.stage = "signature"
-        key = core.committee.by_id[header.proposer].signing_key
+        key = core.signing_key(header.proposer) or b""
 
         def done(results: tuple[JobResult, ...]) -> None:
             if self.pending.get(header.id) is not pending:
@@ -146,11 +166,11 @@ class Intake:
         requested = header.id in self._requested
         if not self.pending.has_room(copy, requested=requested):
             return True
-        noted = self._proposals.get((header.parent, header.proposer), ())
+        noted = self._proposals.get((header.parent, header.proposer, header.dynasty), ())
         return not requested and len(noted) >= 2 and all(other.id != header.id for other in noted)
 
     def _note_proposal(self, header: Header) -> None:
-        proposals = self._proposals.setdefault((header.parent, header.proposer), [])
+        proposals = self._proposals.setdefault((header.parent, header.proposer, header.dynasty), [])
         for other in proposals:
             if other.id == header.id:
                 return
@@ -172,7 +192,7 @@ class Intake:
         filled: dict[Digest, Pending] = {}
         for raw in transactions:
             try:
-                id = check_transaction(self._core, raw).id
+                id = check_form(self._core, raw).id
             except Refused:
                 unused.append(raw)
                 continue
@@ -210,8 +230,10 @@ class Intake:
         if pending.absent:
             self._go_on_incomplete(pending)
             return
+        if not self._is_handed_over(pending, parent):
+            return
         try:
-            candidate = check_place(pending.header, parent)
+            candidate = check_place(core, pending.header, parent)
         except ProtocolError as error:
             self._reject(pending, str(error))
             return
@@ -220,11 +242,48 @@ class Intake:
             return
         try:
             votes = check_votes(core, pending, parent)
-            expiries, unverified = check_transactions(core, pending, parent)
+            expiries, unverified, system = check_transactions(core, pending, parent)
+            checks = compute_checks(parent.chain, system)
+            chain = core.chain_after(parent, pending.header.proposer, system, votes)
         except ProtocolError as error:
             self._fault(pending, str(error))
             return
-        self._validate(pending, parent, candidate, votes, expiries, unverified)
+        self._validate(pending, parent, candidate, votes, expiries, unverified, system, checks, chain)
+
+    def _is_handed_over(self, pending: Pending, parent: Block) -> bool:
+        """Whether the block, if it is a dynasty's first one, is known to prove that the parent, L, is final.
+
+        Else that is checked, and the block goes on when it is. A proof that holds counts, whatever else the block is.
+        """
+        core, header, boundary = self._core, pending.header, self._core.boundary
+        if parent.is_boundary and header.dynasty == core.dynasty + 1:
+            boundary = Boundary(parent.id, parent.height, core.dynasty, core.committee)
+        elif boundary is None or parent is not core.tree.root or pending.votes in (core.certificate, pending.proof):
+            return True
+        try:
+            handover = decode_handover(pending.votes)
+            items = check_handover(handover, boundary, core.chain_id, core.parameters)
+        except ProtocolError as error:
+            self._fault(pending, str(error))
+            return False
+        pending.stage = "handover"
+
+        def done(results: tuple[JobResult, ...]) -> None:
+            (verdicts,) = results
+            assert isinstance(verdicts, tuple)
+            if self.pending.get(header.id) is not pending:
+                return
+            if not all(verdicts):
+                self._fault(pending, "a hand-over with a wrong signature")
+                return
+            pending.stage, pending.proof = "incomplete", pending.votes
+            last = core.tree.blocks.get(header.parent)
+            if last is not None and last.is_boundary:
+                self._on_handover(last, pending.votes)
+            self.advance(pending)
+
+        core.work((VerifySignatures(items),), done)
+        return False
 
     def _holds_enough_of(self, proposer: NodeId) -> bool:
         """Whether the tree is full of a proposer's held blocks: a private chain is valid and may be of any length."""
@@ -258,6 +317,9 @@ class Intake:
         votes: tuple[Vote, ...],
         expiries: tuple[int, ...],
         unverified: dict[int, tuple[bytes, bytes, bytes]],
+        system: tuple[Transaction, ...],
+        checks: Checks,
+        chain: ChainState,
     ) -> None:
         core, header = self._core, pending.header
         pending.stage = "verifying"
@@ -265,27 +327,33 @@ class Intake:
         def done(results: tuple[JobResult, ...]) -> None:
             if self.pending.get(header.id) is not pending:
                 return
-            output, tx_root, votes_root, verdicts = results
+            output, tx_root, votes_root, verdicts, *checked = results
             assert isinstance(verdicts, tuple)
+            tx_root = parent.closes or tx_root
             if output is None:
                 self._reject(pending, "wrong seed proof")
             elif tx_root != header.body.tx_root or votes_root != header.body.votes_root:
                 self._fault(pending, "a root does not match its body")
+            elif not all(checked):
+                self._reject(pending, "a transaction of the protocol's own kinds proves nothing")
+            elif state_root(chain) != header.body.state_root:
+                self._reject(pending, "wrong state root")
             elif not all(verdicts):
                 self._wrong_signatures(pending, [at for at, valid in zip(places, verdicts, strict=True) if not valid])
-            elif header.parent in core.tree.blocks:
+            elif core.tree.blocks.get(header.parent) is parent and header.dynasty == core.dynasty:
                 assert isinstance(output, bytes)
-                self._insert(pending, parent, candidate, votes, expiries, compute_seed(output))
+                self._insert(pending, parent, candidate, votes, expiries, system, chain, compute_seed(output))
             else:
                 self._drop(pending)
 
-        checks = self._unknown_votes(votes)
-        places: list[int | None] = [*unverified, *(None for _ in checks)]
+        votes_to_check = self._unknown_votes(votes)
+        places: list[int | None] = [*unverified, *(None for _ in votes_to_check)]
         jobs = (
             VerifyProof(candidate.member.vrf_key, seed_alpha(parent.state.seed, header.slot), header.body.seed_proof),
             MerkleRoot(pending.ids),
             MerkleRoot(pending.votes),
-            VerifySignatures((*unverified.values(), *checks)),
+            VerifySignatures((*unverified.values(), *votes_to_check)),
+            *((PerformChecks(checks),) if checks else ()),
         )
         core.work(jobs, done)
 
@@ -296,14 +364,18 @@ class Intake:
         candidate: Candidate,
         votes: tuple[Vote, ...],
         expiries: tuple[int, ...],
+        system: tuple[Transaction, ...],
+        chain: ChainState,
         seed: Digest,
     ) -> None:
         core, header = self._core, pending.header
         epoch = core.checkpoint_epoch(header.height)
         state = parent.state.extend(header.id, epoch, seed, votes, core.committee)
-        block = core.make_block(header=header.raw, id=header.id, parent=parent, candidate=candidate, state=state)
+        block = core.make_block(
+            header=header.raw, id=header.id, parent=parent, candidate=candidate, state=state, chain=chain
+        )
         raws = tuple(raw for raw in pending.raws if raw is not None)
-        block.set_body(raws, pending.ids, expiries, votes)
+        block.set_body(raws, pending.ids, expiries, votes, pending.votes if not votes else (), system)
         block.synced = pending.synced
         self._drop(pending)
         core.tree.insert(block)
@@ -363,7 +435,8 @@ class Intake:
 
     def forget_below(self, height: Height) -> None:
         """Drop what can't be in the tree any more."""
-        for pending in [p for p in self.pending.values() if p.header.height <= height]:
+        dynasty = self._core.dynasty
+        for pending in [p for p in self.pending.values() if p.header.height <= height or p.header.dynasty < dynasty]:
             self._drop(pending)
         if len(self._proposals) > MAX_KEPT_PROPOSALS:
             blocks = self._core.tree.blocks

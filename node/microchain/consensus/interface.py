@@ -13,7 +13,9 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from microchain.consensus.messages import Message
+from microchain.consensus.state.checks import Checks
 from microchain.consensus.types import Digest, Epoch, Height, Nanoseconds, NodeId, Slot
+from microchain.crypto.pvss import Deal, Reveal, Statement
 
 __all__ = [
     "Action",
@@ -31,12 +33,15 @@ __all__ = [
     "Job",
     "JobResult",
     "JournalRecord",
+    "MakeDeal",
+    "MakeReveal",
     "MerkleRoot",
     "MessageReceived",
     "Misbehaviour",
     "Outcome",
     "PeerConnected",
     "PeerDisconnected",
+    "PerformChecks",
     "Persist",
     "Persisted",
     "Prove",
@@ -99,8 +104,27 @@ class Sign(_Value, frozen=True):
     message: bytes
 
 
-Job = VerifySignatures | VerifyProof | MerkleRoot | Prove | Sign
-JobResult = tuple[bool, ...] | tuple[bytes, bytes] | bytes | None
+class PerformChecks(_Value, frozen=True):
+    """Check what system transactions claim. Result: bool."""
+
+    checks: Checks
+
+
+class MakeDeal(_Value, frozen=True):
+    """Deal a secret with this node's PVSS key. Result: Deal."""
+
+    statement: Statement
+
+
+class MakeReveal(_Value, frozen=True):
+    """Decrypt a share with this node's PVSS key. Result: Reveal."""
+
+    context: bytes
+    encrypted: bytes
+
+
+Job = VerifySignatures | VerifyProof | MerkleRoot | Prove | Sign | PerformChecks | MakeDeal | MakeReveal
+JobResult = tuple[bool, ...] | tuple[bytes, bytes] | bytes | bool | Deal | Reveal | None
 
 
 # --- records: what the ledger stores ---
@@ -109,7 +133,8 @@ JobResult = tuple[bool, ...] | tuple[bytes, bytes] | bytes | None
 class BlockRecord(_Value, frozen=True):
     """A block with its body. ``own`` marks this node's own proposal, kept byte for byte for re-sending.
 
-    ``state`` is the engine's own state after the block, opaque to the ledger, which gives it back in `Restored`.
+    ``state`` and ``base`` are the engine's own state after the block, opaque to the ledger, which gives them back in
+    `Restored`; ``base`` is the same for many blocks. ``votes`` of a dynasty's first block are its hand-over.
     """
 
     id: Digest
@@ -121,6 +146,7 @@ class BlockRecord(_Value, frozen=True):
     votes: tuple[bytes, ...]
     state: bytes
     own: bool
+    base: bytes = b""
 
 
 class VoteRecord(_Value, frozen=True):
@@ -135,7 +161,10 @@ class VoteRecord(_Value, frozen=True):
 
 
 class FinalizedRecord(_Value, frozen=True):
-    """Blocks (oldest first, stored before or in the same batch) that are final now, and the votes that prove it."""
+    """Blocks (oldest first, stored before or in the same batch) that are final now, and the votes that prove it.
+
+    Where ``checkpoint`` is a dynasty's last block, ``certificate`` is the hand-over: closing headers, then votes.
+    """
 
     blocks: tuple[Digest, ...]
     checkpoint: Digest
@@ -149,9 +178,12 @@ class DiscardRecord(_Value, frozen=True):
 
 
 class EvidenceRecord(_Value, frozen=True):
-    """Two signed objects that prove an offence, and the rule they break."""
+    """Two signed objects that prove an offence, and the rule they break.
 
-    rule: Literal["double-proposal", "double-vote", "surround-vote"]
+    Of a false reveal: the transaction, and the encoded SharingView that it is false against.
+    """
+
+    rule: Literal["double-proposal", "double-vote", "surround-vote", "false-reveal"]
     offender: NodeId
     first: bytes
     second: bytes
@@ -170,11 +202,12 @@ Record = BlockRecord | VoteRecord | FinalizedRecord | DiscardRecord | EvidenceRe
 class Restored(_Value, frozen=True):
     """What a node finds in its ledger when it starts. All raw objects are this node's own records, already verified.
 
-    ``finalized`` is the last finalized block's header envelope and ``state`` its BlockRecord.state (empty: genesis).
+    ``finalized`` is the last finalized block's header envelope, ``state`` and ``base`` those of its BlockRecord (empty:
+    genesis).
     ``recent`` lists (id, valid_until) of each finalized transaction whose valid_until ≥ finalized height. ``blocks``
     are the unfinalized by height, ``votes`` all stored votes whose target is not below the finalized checkpoint,
-    ``own_votes`` the newest own vote (or none), ``certificate`` the votes that finalized ``finalized``,
-    ``journal`` the newest JournalRecord's value of each key.
+    ``own_votes`` the newest own vote (or none), ``certificate`` what finalized ``finalized``,
+    ``journal`` the newest JournalRecord's value of each key, ``evidence`` what was found against others.
     """
 
     finalized: bytes
@@ -184,7 +217,9 @@ class Restored(_Value, frozen=True):
     blocks: tuple[BlockRecord, ...]
     votes: tuple[VoteRecord, ...]
     own_votes: tuple[VoteRecord, ...]
+    base: bytes = b""
     journal: dict[str, bytes] = {}
+    evidence: tuple[EvidenceRecord, ...] = ()
 
 
 # --- events ---
@@ -386,7 +421,9 @@ class EngineStatus(_Value, frozen=True):
     """A snapshot for the operator.
 
     ``syncing`` while the node fetches finalized blocks that it lacks; ``observing`` if it takes no part, because it may
-    have done so before on a ledger that is lost.
+    have done so before on a ledger that is lost. ``dynasty`` is the dynasty in which the next block is, ``dynasty_end``
+    its last height as the head has it (later if RandShare takes longer), ``member`` whether this node is in its
+    committee.
     """
 
     head: Digest
@@ -401,6 +438,9 @@ class EngineStatus(_Value, frozen=True):
     evidence: int
     syncing: bool
     observing: bool = False
+    dynasty: int = 1
+    dynasty_end: int = 0
+    member: bool = True
 
 
 class Engine(Protocol):

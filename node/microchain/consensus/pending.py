@@ -19,6 +19,7 @@ class Pending:
 
     ``body`` counts the bytes of the transactions that are here; ``suppliers`` says who sent those that did not come
     with the copy. ``spare`` is another peer's copy, for when this one turns out damaged. ``synced``: of a catch-up.
+    ``proof`` is the hand-over in it that was found to be right.
     """
 
     __slots__ = (
@@ -29,6 +30,7 @@ class Pending:
         "header",
         "ids",
         "peer",
+        "proof",
         "raws",
         "spare",
         "stage",
@@ -50,6 +52,7 @@ class Pending:
         self.header, self.peer, self.ids, self.raws, self.votes, self.synced = header, peer, ids, raws, votes, synced
         self.absent = {id: at for at, (id, raw) in enumerate(zip(ids, raws, strict=True)) if raw is None}
         self.suppliers: dict[int, NodeId] = {}
+        self.proof: tuple[bytes, ...] | None = None
         self.spare: Pending | None = None
         self.body = sum(len(raw) for raw in raws if raw)
         self.stage = "signature"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from microchain.consensus.core import EMPTY_STATE_ROOT, FIRST_DYNASTY, Core, compute_seed, seed_alpha
+from microchain.consensus.core import Core, compute_seed, seed_alpha
 from microchain.consensus.finality import Finality
-from microchain.consensus.interface import Broadcast, DiscardRecord, JobResult, MerkleRoot, Prove, Sign
+from microchain.consensus.interface import Broadcast, DiscardRecord, JobResult, MerkleRoot, PerformChecks, Prove, Sign
 from microchain.consensus.lottery import Candidate
-from microchain.consensus.messages import CompactBlock, FullBlock
-from microchain.consensus.objects import HEADER_TAG, VERSION, HeaderBody, Vote, encode_body, seal
+from microchain.consensus.messages import MAX_IDS, CompactBlock, FullBlock
+from microchain.consensus.objects import HEADER_TAG, VERSION, HeaderBody, Transaction, Vote, encode_body, seal
 from microchain.consensus.pool import PoolEntry
+from microchain.consensus.state import Checks, compute_checks, select_transactions, state_root
 from microchain.consensus.tree import MILLISECOND, Block
-from microchain.consensus.types import Digest, Height, Nanoseconds
+from microchain.consensus.types import Digest, Height, Nanoseconds, TransactionKind
 from microchain.crypto.hashing import tagged_hash
 
 __all__ = ["Proposer", "announce"]
@@ -27,20 +28,20 @@ Content = list[tuple[Digest, PoolEntry]]
 
 def announce(core: Core, block: Block) -> CompactBlock | FullBlock:
     """Return the message that relays a block."""
-    votes = tuple(vote.raw for vote in block.votes)
     if core.parameters.relay == "full":
-        return FullBlock(block.header, block.transactions, votes)
-    return CompactBlock(block.header, block.transaction_ids, votes)
+        return FullBlock(block.header, block.transactions, block.raw_votes)
+    return CompactBlock(block.header, block.transaction_ids, block.raw_votes)
 
 
 class Proposer:
-    """Decides at every event whether it is this node's turn on the head; one proposal for each parent, ever."""
+    """Decides at every event whether it is this node's turn on the head; one proposal for each parent and dynasty."""
 
     def __init__(self, core: Core, finality: Finality, on_proposed: Callable[[Block], None]) -> None:
         self._core = core
         self._finality = finality
         self._on_proposed = on_proposed
         self.proposed_on: set[Digest] = set()
+        """The parents in the tree that this node proposed on, in this dynasty."""
         self._busy = False
         self._timer: Nanoseconds | None = None
         self._work_since: Nanoseconds | None = None
@@ -129,7 +130,9 @@ class Proposer:
         core = self._core
         if self._released_above is not None and self._finality.last_carrier > self._released_above:
             self._released_above = None
-        unfinished = any(b.transaction_ids for b in core.tree.ancestors(core.head) if b is not core.tree.root)
+        unfinished = core.head.closes or any(
+            b.data_ids for b in core.tree.ancestors(core.head) if b is not core.tree.root
+        )
         if unfinished or self._may_carry(waiting=True):
             if self._work_since is None:
                 self._work_since = core.now
@@ -153,23 +156,55 @@ class Proposer:
         self._busy = True
         height = Height(parent.height + 1)
         content: Content = []
-        if self._may_carry(waiting=False):
-            content = list(core.pool.select(height, core.parameters.max_block_bytes))
+        carries = parent.closes is None and self._may_carry(waiting=False)
+        # A released block holds what the operator measures and nothing else.
+        is_measured = carries and core.parameters.propose == "release"
+        system, room, checks = (
+            ((), core.parameters.max_block_bytes, Checks()) if is_measured else self._select_system(parent)
+        )
+        if carries:
+            content = list(core.pool.select(height, room, MAX_IDS - len(system)))
+        content = [*((transaction.id, core.pool.system[transaction.id]) for transaction in system), *content]
         votes = self._new_votes(parent)
+        handover = core.certificate if core.boundary is not None and parent is core.tree.root else ()
+        dynasty = core.dynasty
         jobs = (
             Prove(seed_alpha(parent.state.seed, candidate.slot)),
             MerkleRoot(tuple(id for id, _ in content)),
-            MerkleRoot(tuple(vote.raw for vote in votes)),
+            MerkleRoot(handover or tuple(vote.raw for vote in votes)),
+            PerformChecks(checks),
         )
 
         def done(results: tuple[JobResult, ...]) -> None:
-            if core.head is not parent or self._is_extended(parent):
+            if core.head is not parent or core.dynasty != dynasty or self._is_extended(parent):
                 self._busy = False
                 core.wake_proposer = True
                 return
-            self._sign(parent, *self._build(parent, candidate, content, votes, results))
+            if not results[-1]:
+                # Taken for good on another branch, or in another dynasty.
+                core.pool.remove([transaction.id for transaction in system])
+                self._busy = False
+                core.wake_proposer = True
+                return
+            self._sign(parent, *self._build(parent, candidate, content, system, votes, handover, results))
 
         core.work(jobs, done)
+
+    def _select_system(self, parent: Block) -> tuple[tuple[Transaction, ...], int, Checks]:
+        """Return the protocol's own transactions for a child of ``parent``, the bytes left, what must be checked."""
+        core = self._core
+        room = core.parameters.max_block_bytes
+        if parent.closes is not None or not core.pool.system:
+            return (), room, Checks()
+        waiting = [e.system for e in core.pool.system.values() if e.system and e.valid_until > parent.height]
+        # Evidence can wait; of it there may be much, and a dynasty's windows end.
+        waiting.sort(key=lambda transaction: transaction.body.kind == TransactionKind.EVIDENCE)
+        selected = []
+        for transaction in select_transactions(parent.chain, core.next_context(parent, core.identity), waiting):
+            if len(transaction.raw) <= room:
+                room -= len(transaction.raw)
+                selected.append(transaction)
+        return tuple(selected), room, compute_checks(parent.chain, selected)
 
     def _new_votes(self, parent: Block) -> list[Vote]:
         """All known votes that a child of ``parent`` may contain."""
@@ -193,25 +228,28 @@ class Proposer:
         parent: Block,
         candidate: Candidate,
         content: Content,
+        system: tuple[Transaction, ...],
         votes: list[Vote],
+        handover: tuple[bytes, ...],
         results: Sequence[JobResult],
     ) -> tuple[Block, bytes]:
         """Return the block, without its header's signature, and the header's signed bytes."""
         core = self._core
-        proven, tx_root, votes_root = results
+        proven, tx_root, votes_root, _ = results
         assert isinstance(proven, tuple) and isinstance(tx_root, bytes) and isinstance(votes_root, bytes)
         proof, output = proven
         assert isinstance(proof, bytes) and isinstance(output, bytes)
+        chain = core.chain_after(parent, core.identity, system, votes)
         body = HeaderBody(
             VERSION,
             core.chain_id,
             parent.height + 1,
             candidate.slot,
             parent.id,
-            FIRST_DYNASTY,
-            tx_root,
+            core.dynasty,
+            parent.closes or tx_root,
             votes_root,
-            EMPTY_STATE_ROOT,
+            state_root(chain),
             core.committee.root,
             core.identity,
             proof,
@@ -221,12 +259,14 @@ class Proposer:
         id = tagged_hash(HEADER_TAG, signed)
         epoch = core.checkpoint_epoch(parent.height + 1)
         state = parent.state.extend(id, epoch, compute_seed(output), votes, core.committee)
-        block = core.make_block(header=b"", id=id, parent=parent, candidate=candidate, state=state)
+        block = core.make_block(header=b"", id=id, parent=parent, candidate=candidate, state=state, chain=chain)
         block.set_body(
             tuple(entry.raw for _, entry in content),
             tuple(tx_id for tx_id, _ in content),
             tuple(entry.valid_until for _, entry in content),
             tuple(votes),
+            handover,
+            system,
         )
         block.own = block.persisted = True
         return block, signed
@@ -235,6 +275,7 @@ class Proposer:
         core = self._core
         core.trace("proposed", block)
         self.proposed_on.add(parent.id)
+        dynasty = core.dynasty
 
         def done(results: tuple[JobResult, ...]) -> None:
             (signature,) = results
@@ -246,8 +287,9 @@ class Proposer:
         def stored() -> None:
             self._busy = False
             core.wake_proposer = True
-            core.emit(Broadcast(announce(core, block)))
-            if block.parent in core.tree.blocks:
+            if core.dynasty == dynasty:
+                core.emit(Broadcast(announce(core, block)))
+            if block.parent in core.tree.blocks and core.dynasty == dynasty:
                 self._on_proposed(block)
             else:
                 core.persist((DiscardRecord((block.id,)),), durable=False)
@@ -257,3 +299,7 @@ class Proposer:
     def forget_below(self) -> None:
         """Parents that are not in the tree any more can't be extended."""
         self.proposed_on &= self._core.tree.blocks.keys()
+
+    def begin_dynasty(self) -> None:
+        """On the parent of a dynasty's first block this node may have proposed a closing block before."""
+        self.proposed_on.clear()

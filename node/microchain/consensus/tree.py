@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 
-from microchain.consensus.branch import BranchState, encode_branch
+from microchain.consensus.branch import BranchState
 from microchain.consensus.genesis import Parameters
 from microchain.consensus.interface import BlockRecord
+from microchain.consensus.kept import encode_kept
 from microchain.consensus.lottery import Candidate, Lottery
-from microchain.consensus.objects import Vote
+from microchain.consensus.objects import Transaction, Vote
+from microchain.consensus.pool import PoolEntry
+from microchain.consensus.state import ChainState
 from microchain.consensus.types import Digest, Epoch, Height, Nanoseconds, NodeId, Slot
 
 __all__ = ["MILLISECOND", "Block", "Tree", "epoch_of", "is_checkpoint"]
@@ -30,15 +33,21 @@ def is_checkpoint(height: int, parameters: Parameters) -> bool:
 class Block:
     """A validated block. ``release``: used no earlier; ``justified``: by votes known here, in blocks or not.
 
+    ``chain`` is the chain's state after it. ``closes`` is the dynasty's last block, L, if this is L or a closing block
+    above it. ``handover`` is the proof that L is final, in the first block of the next dynasty.
+    ``system`` are those of its transactions that are not of kind ``data``.
     ``synced``: it came with a catch-up, so nobody waits for its relaying; ``restored``: from the ledger, used before.
     """
 
     __slots__ = (
         "adopted_at",
         "candidate",
+        "chain",
         "checkpoint",
+        "closes",
         "epoch",
         "expiries",
+        "handover",
         "header",
         "height",
         "id",
@@ -55,6 +64,7 @@ class Block:
         "slot",
         "state",
         "synced",
+        "system",
         "transaction_ids",
         "transactions",
         "vote_mask",
@@ -73,12 +83,17 @@ class Block:
         proposer: NodeId,
         header: bytes,
         state: BranchState,
+        chain: ChainState,
+        closes: Digest | None,
         lottery: Lottery,
         candidate: Candidate | None,
     ) -> None:
         self.id, self.parent, self.height, self.slot = id, parent, height, slot
         self.epoch, self.checkpoint, self.proposer, self.header = epoch, checkpoint, proposer, header
         self.state, self.lottery, self.candidate = state, lottery, candidate
+        self.chain, self.closes = chain, closes
+        self.handover: tuple[bytes, ...] = ()
+        self.system: tuple[Transaction, ...] = ()
         self.transactions: tuple[bytes, ...] = ()
         self.transaction_ids: tuple[Digest, ...] = ()
         self.id_set: frozenset[Digest] = frozenset()
@@ -96,14 +111,42 @@ class Block:
         ids: tuple[Digest, ...],
         expiries: tuple[int, ...],
         votes: tuple[Vote, ...],
+        handover: tuple[bytes, ...] = (),
+        system: tuple[Transaction, ...] = (),
     ) -> None:
-        """Give the block its transactions (with ids and valid_until, in order) and votes."""
+        """Give the block its transactions (with ids and valid_until, in order) and votes, or its hand-over."""
         self.transactions, self.transaction_ids, self.expiries, self.votes = transactions, ids, expiries, votes
+        self.handover, self.system = handover, system
         self.id_set = frozenset(ids)
-        self.size = sum(map(len, transactions)) + sum(len(vote.raw) for vote in votes)
+        self.size = sum(map(len, transactions)) + sum(map(len, self.raw_votes))
+
+    @property
+    def data_ids(self) -> tuple[Digest, ...]:
+        """The ids of the transactions that clients sent, without those of the protocol's own kinds."""
+        if not self.system:
+            return self.transaction_ids
+        system = {transaction.id for transaction in self.system}
+        return tuple(id for id in self.transaction_ids if id not in system)
+
+    def pool_entries(self) -> Iterator[tuple[Digest, PoolEntry]]:
+        """Yield what the pool keeps of the block's transactions."""
+        system = {transaction.id: transaction for transaction in self.system}
+        for id, raw, valid_until in zip(self.transaction_ids, self.transactions, self.expiries, strict=True):
+            yield id, PoolEntry(raw, valid_until, False, system.get(id) if system else None)
+
+    @property
+    def raw_votes(self) -> tuple[bytes, ...]:
+        """The votes as they travel; in a dynasty's first block, the hand-over."""
+        return self.handover or tuple(vote.raw for vote in self.votes)
+
+    @property
+    def is_boundary(self) -> bool:
+        """Whether this is L, above which only closing blocks of its dynasty stand (and it is not final)."""
+        return self.closes == self.id
 
     def record(self) -> BlockRecord:
         """Return what the ledger keeps of this block."""
+        state, base = encode_kept(self.state, self.chain)
         return BlockRecord(
             self.id,
             self.height,
@@ -111,9 +154,10 @@ class Block:
             self.header,
             self.transactions,
             self.transaction_ids,
-            tuple(vote.raw for vote in self.votes),
-            encode_branch(self.state),
+            self.raw_votes,
+            state,
             self.own,
+            base,
         )
 
     def preference(self) -> tuple[int, Fraction, Digest]:
@@ -221,3 +265,9 @@ class Tree:
             if block is not root and block.adopted_at is None and not block.justified:
                 self._hold(block)
         return finalized, abandoned
+
+    def drop_above_root(self) -> list[Block]:
+        """Remove and return all blocks but the root."""
+        dropped = [block for block in self.blocks.values() if block is not self.root]
+        self.blocks, self.children = {self.root.id: self.root}, {}
+        return dropped

@@ -6,16 +6,16 @@ from microchain.consensus.branch import VOTE_WINDOW
 from microchain.consensus.genesis import Committee
 from microchain.consensus.interface import EvidenceRecord
 from microchain.consensus.objects import Vote
-from microchain.consensus.types import Digest, Epoch, NodeId
+from microchain.consensus.types import Digest, Dynasty, Epoch, NodeId
 
 __all__ = ["VoteBook"]
 
 
 class VoteBook:
-    """Votes by target and by voter. Only votes whose signature was checked come in."""
+    """One dynasty's votes by target and by voter. Only votes whose signature was checked come in."""
 
-    def __init__(self, committee: Committee) -> None:
-        self._committee = committee
+    def __init__(self, committee: Committee, dynasty: Dynasty) -> None:
+        self._dynasty = dynasty
         self._by_voter: dict[NodeId, dict[int, list[Vote]]] = {member.id: {} for member in committee.members}
         self._by_target: dict[Digest, dict[Digest, Vote]] = {}
         self._raw: dict[Digest, bytes] = {}
@@ -38,6 +38,8 @@ class VoteBook:
 
         A vote ``contained`` in a block of the tree counts for all who have the block, so it is kept beyond the bounds.
         """
+        if vote.body.dynasty != self._dynasty:
+            return False, None
         epoch, slots = int(vote.target_epoch), self._by_voter[vote.voter]
         if vote.id in self._raw or epoch <= self._floor:
             return False, None
@@ -82,8 +84,6 @@ class VoteBook:
         for votes in self._by_voter[vote.voter].values():
             for other in votes:
                 old = other.body
-                if old.dynasty != body.dynasty:
-                    continue
                 if old.target_epoch == body.target_epoch:
                     return EvidenceRecord("double-vote", vote.voter, other.raw, vote.raw)
                 inner, outer = (old, body) if old.target_epoch < body.target_epoch else (body, old)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from microchain.consensus.core import FIRST_DYNASTY, Core
+from microchain.consensus.core import Core
 from microchain.consensus.finality import Finality
 from microchain.consensus.interface import (
     Broadcast,
     JobResult,
+    JournalRecord,
     Record,
     Restored,
     Sign,
@@ -16,9 +17,13 @@ from microchain.consensus.interface import (
 from microchain.consensus.messages import Votes
 from microchain.consensus.objects import VERSION, VOTE_TAG, Vote, VoteBody, decode_vote, encode_body, seal
 from microchain.consensus.tree import Block
+from microchain.consensus.types import Dynasty
 from microchain.crypto.hashing import tagged_hash
 
 __all__ = ["Voter"]
+
+FIRST_DYNASTY = "first dynasty"
+"""The journal's key for the first dynasty of which it holds all own votes, 8 bytes."""
 
 
 class Voter:
@@ -31,29 +36,52 @@ class Voter:
         self._last_source = 0
         self._journalled = 0
         self.last_vote = b""
-        # A ledger with a final block and no own vote was wiped once, or joined late; after a restart it still observes.
-        self.observing = restored is not None and bool(restored.finalized) and not restored.own_votes
+        journal = restored.journal if restored else {}
+        self._first = Dynasty(int.from_bytes(journal.get(FIRST_DYNASTY, b"")))
+        """The first dynasty of which the journal holds all own votes; 0: not known."""
         for record in restored.own_votes if restored else ():
-            if record.target_epoch > self._last_target:
+            dynasty = decode_vote(record.raw).body.dynasty
+            self._first = self._first or Dynasty(dynasty)
+            if dynasty == core.dynasty:
                 self.last_vote = record.raw
-            self._last_target = max(self._last_target, int(record.target_epoch))
-            self._last_source = max(self._last_source, int(record.source_epoch))
+                self._last_target, self._last_source = int(record.target_epoch), int(record.source_epoch)
+
+    @property
+    def observing(self) -> bool:
+        """Whether this node may have voted in this dynasty and does not know: it only looks on until the next one."""
+        return self._first > self._core.dynasty or (self.is_new and self._core.tree.root.height > 0)
+
+    def begin_dynasty(self) -> None:
+        """Nothing that was voted before binds in the new dynasty."""
+        self._last_target = self._last_source = self._journalled = 0
+        self.last_vote = b""
+
+    def observe(self, dynasties: int) -> None:
+        """This node has caught up with a chain that is older than its journal: it takes part so many dynasties later.
+
+        On a lost ledger it may have been one dynasty ahead of those whose word it has now, if these had voted for its
+        closing blocks: one node can see first that the last block is final. It can't have been two ahead, for that
+        takes the votes of more than two thirds in the next. That something is final here proves the chain's age; a
+        peer's word would let one liar make observers of all.
+        """
+        if self.is_new and self._core.tree.root.height:
+            self._begin_journal(Dynasty(self._core.dynasty + dynasties))
+
+    def _begin_journal(self, first: Dynasty) -> None:
+        self._first = first
+        self._core.persist((JournalRecord(FIRST_DYNASTY, first.to_bytes(8)),), durable=False)
 
     @property
     def is_new(self) -> bool:
-        """Whether this node never voted as far as it knows: its journal is empty, however old its ledger is.
+        """Whether nothing is known of this node's journal: it never voted here, however old its ledger is.
 
         A ledger that is there but empty proves nothing: a wiped node may have crashed again right after it restarted.
         """
-        return not self._last_target
+        return not self._first
 
     def consider(self) -> None:
         """Vote for the highest checkpoint of the head's branch, if that is allowed."""
         core = self._core
-        if self.is_new and core.tree.root.height:
-            # The chain is older than the journal: this node may have voted before, so it only observes. That something
-            # is final here proves it; a peer's word would let one liar make observers of all who start.
-            self.observing = True
         if core.me is None or self.observing:
             return
         target = next(block for block in core.tree.ancestors(core.head) if block.checkpoint or block is core.tree.root)
@@ -62,11 +90,14 @@ class Voter:
         entry = target.state.open[target.id]
         if entry.epoch <= self._last_target or entry.source_epoch < self._last_source:
             return
+        if self.is_new:
+            self._begin_journal(core.dynasty)
         self._last_target, self._last_source = entry.epoch, entry.source_epoch
+        dynasty = core.dynasty
         body = VoteBody(
             VERSION,
             core.chain_id,
-            FIRST_DYNASTY,
+            dynasty,
             entry.source,
             entry.source_epoch,
             target.id,
@@ -80,7 +111,7 @@ class Voter:
             (signature,) = results
             assert isinstance(signature, bytes)
             # Signatures may come in any order, the journal only goes forward: a vote that was overtaken is dropped.
-            if entry.epoch <= self._journalled:
+            if entry.epoch <= self._journalled or core.dynasty != dynasty:
                 return
             self._journalled = entry.epoch
             self._journal(decode_vote(seal(signed, signature)), target)
@@ -95,6 +126,8 @@ class Voter:
         records.append(VoteRecord(vote.id, vote.raw, True, vote.source_epoch, vote.target, vote.target_epoch))
 
         def stored() -> None:
+            if vote.body.dynasty != core.dynasty:
+                return
             self.last_vote = vote.raw
             core.emit(VoteTrace("sent", vote.voter, vote.target, vote.target_epoch, vote.source_epoch))
             core.emit(Broadcast(Votes((vote.raw,))))

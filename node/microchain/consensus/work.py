@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from microchain.consensus.interface import Job, JobResult, MerkleRoot, Prove, Sign, VerifyProof, VerifySignatures
+from microchain.consensus.interface import (
+    Job,
+    JobResult,
+    MakeDeal,
+    MakeReveal,
+    MerkleRoot,
+    PerformChecks,
+    Prove,
+    Sign,
+    VerifyProof,
+    VerifySignatures,
+)
+from microchain.consensus.state import perform_checks
 from microchain.crypto.merkle import merkle_root
 from microchain.crypto.suite import Keyring, Suite
 
@@ -28,3 +40,9 @@ def _perform_one(job: Job, suite: Suite, keyring: Keyring) -> JobResult:
             return keyring.prove(alpha)
         case Sign(message):
             return keyring.sign(message)
+        case PerformChecks(checks):
+            return perform_checks(checks, suite)
+        case MakeDeal(statement):
+            return keyring.deal(statement)
+        case MakeReveal(context, encrypted):
+            return keyring.reveal(context, encrypted)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from microchain.crypto.pvss import Deal, PvssKey, Reveal, Statement
 from microchain.crypto.signatures import SigningKey, get_scheme
 from microchain.crypto.vrf import VrfKey, verify_proof
 
@@ -36,6 +37,14 @@ class Keyring(Protocol):
         """Return (VRF proof, output) of this node for ``alpha``."""
         ...
 
+    def deal(self, statement: Statement) -> Deal:
+        """Return this node's deal of a secret for a statement."""
+        ...
+
+    def reveal(self, context: bytes, encrypted: bytes) -> Reveal:
+        """Return the share that was encrypted to this node, decrypted."""
+        ...
+
 
 class RealSuite:
     """A Suite with the signature scheme of that name (genesis parameter ``signature``) and ECVRF."""
@@ -46,8 +55,10 @@ class RealSuite:
 
 
 class RealKeyring:
-    """A Keyring of a signing key and a VRF key."""
+    """A Keyring of a signing key, a VRF key and a PVSS key."""
 
-    def __init__(self, signing_key: SigningKey, vrf_key: VrfKey) -> None:
+    def __init__(self, signing_key: SigningKey, vrf_key: VrfKey, pvss_key: PvssKey) -> None:
         self.sign = signing_key.sign
         self.prove = vrf_key.prove
+        self.deal = pvss_key.deal
+        self.reveal = pvss_key.reveal

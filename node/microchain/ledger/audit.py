@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from microchain.consensus.handover import list_votes
 from microchain.consensus.interface import BlockRecord
 from microchain.consensus.objects import decode_header, decode_transaction, decode_vote
 from microchain.consensus.types import Digest
@@ -89,8 +90,7 @@ def _check_block(height: int, row: list[Any]) -> tuple[BlockRecord | None, list[
         block = decode_block(row)
         header = decode_header(block.header)
         ids = tuple(decode_transaction(raw).id for raw in block.transactions)
-        for raw in block.votes:
-            decode_vote(raw)
+        list_votes(block.votes)
     except (TypeError, ValueError, msgspec.MsgspecError) as error:
         return None, [f"{where}: the block cannot be read: {error}"]
     problems = []
@@ -125,8 +125,10 @@ def _check_votes(connection: sqlite3.Connection) -> Iterator[str]:
 
 def _check_single_values(connection: sqlite3.Connection) -> Iterator[str]:
     try:
-        for raw in decode_list(read_meta(connection).get("certificate", b"\x90")):
-            decode_vote(raw)
+        list_votes(decode_list(read_meta(connection).get("certificate", b"\x90")))
+        for digest, base in connection.execute("SELECT digest, state FROM base"):
+            if hashlib.sha256(base).digest() != digest:
+                raise ValueError("the base of some blocks' state is damaged")
         for row in connection.execute("SELECT checksum, pair, rule, offender, first, second FROM evidence"):
             check_row(row)
     except (TypeError, ValueError, msgspec.MsgspecError) as error:

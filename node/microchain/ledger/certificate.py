@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from microchain.consensus.genesis import Committee
+from microchain.consensus.handover import is_handover
 from microchain.consensus.objects import Vote, decode_vote
 from microchain.consensus.types import Digest, Height
 
@@ -29,6 +30,8 @@ def find_certificate(
 ) -> tuple[bytes, ...] | None:
     """Return votes that finalize a checkpoint at ``height`` or above, or None if ``bodies`` do not hold them.
 
+    The hand-over of a dynasty's first block is a certificate of all below it.
+
     ``bodies`` are the votes of finalized blocks in order of height; ``get_height`` maps the ids of finalized blocks. A
     link c → T of more than two thirds of the weight finalizes c if T is the next checkpoint, or the one after it and
     the one between is justified by such a link too (whose votes are part of the certificate then).
@@ -36,6 +39,8 @@ def find_certificate(
     open_links: dict[tuple[Digest, Digest], _Link] = {}
     justifying: dict[int, _Link] = {}
     for votes in bodies:
+        if is_handover(votes):
+            return votes
         for vote in map(decode_vote, votes):
             member = committee.by_id.get(vote.voter)
             link = open_links.setdefault((vote.source, vote.target), _Link(vote))

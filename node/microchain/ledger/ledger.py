@@ -18,6 +18,8 @@ from typing import Any
 
 from microchain.consensus.genesis import Committee
 from microchain.consensus.interface import BlockRecord, EvidenceRecord, Record, Restored
+from microchain.consensus.kept import decode_kept
+from microchain.consensus.state import get_committee
 from microchain.consensus.types import Digest, Height
 from microchain.ledger.audit import PROBLEMS_LIMIT, compute_digest, find_problems
 from microchain.ledger.certificate import find_certificate
@@ -37,8 +39,8 @@ CERTIFICATE_BLOCKS = 256
 class Ledger:
     """The ledger of one chain at ``path``, made if it is not there. Methods may be called from any thread.
 
-    ``committee`` (the genesis document's) is needed only to find old finality certificates. A writable ledger is locked
-    for this process. LedgerError if the file is damaged, of another chain or of another schema version.
+    ``committee`` finds old finality certificates where blocks were stored without the engine's state. A writable ledger
+    is locked for this process. LedgerError if the file is damaged, of another chain or of another schema version.
     """
 
     def __init__(
@@ -181,6 +183,15 @@ class Ledger:
         with self._read() as reader:
             return find_position(reader, id)
 
+    def _committee_at(self, reader: sqlite3.Connection, height: Height) -> Committee | None:
+        """Return the committee of the dynasty that the block at ``height`` belongs to."""
+        row = reader.execute(
+            "SELECT body.state, base.state FROM chain JOIN body USING (number) JOIN base ON base.number = body.base "
+            "WHERE chain.height = ?",
+            (height,),
+        ).fetchone()
+        return get_committee(decode_kept(*row)[1]) if row and row[1] else self._committee
+
     def certificate_for(self, height: Height) -> tuple[bytes, ...] | None:
         """Return the votes that prove the block at ``height`` or a checkpoint above it final; None if it is not final.
 
@@ -190,13 +201,14 @@ class Ledger:
         with self._read() as reader:
             if reader.execute("SELECT 1 FROM chain WHERE height = ?", (height,)).fetchone() is None:
                 return None
-            if self._committee is not None:
+            committee = self._committee_at(reader, height)
+            if committee is not None:
                 bodies = reader.execute(
                     "SELECT votes FROM chain JOIN body USING (number) WHERE height > ? ORDER BY height", (height,)
                 )
                 certificate = find_certificate(
                     (decode_list(votes) for (votes,) in islice(bodies, CERTIFICATE_BLOCKS)),
-                    self._committee,
+                    committee,
                     height,
                     lambda id: _get_height(reader, id),
                 )

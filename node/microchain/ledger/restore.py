@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from microchain.consensus.interface import Restored, VoteRecord
+from microchain.consensus.interface import EvidenceRecord, Restored, VoteRecord
 from microchain.consensus.objects import decode_vote
-from microchain.consensus.types import Digest, Epoch
+from microchain.consensus.types import Digest, Epoch, NodeId
 from microchain.ledger.rows import BLOCK_COLUMNS, RecentTransactions, check_row, decode_block, decode_list
 from microchain.ledger.store import JOURNAL_PREFIX
 
@@ -39,9 +39,11 @@ def restore(connection: sqlite3.Connection) -> Restored:
         ),
         votes=tuple(vote for vote in votes if vote.target_epoch >= meta.get("finalized_epoch", 0)),
         own_votes=tuple(own[-1:]),
+        base=finalized.base if finalized else b"",
         journal={
             key.removeprefix(JOURNAL_PREFIX): value for key, value in meta.items() if key.startswith(JOURNAL_PREFIX)
         },
+        evidence=_read_evidence(connection),
     )
 
 
@@ -63,6 +65,14 @@ def _read_votes(connection: sqlite3.Connection) -> list[VoteRecord]:
         id, own, _, source_epoch, target, target_epoch, raw = check_row(row)
         votes.append(VoteRecord(Digest(id), raw, bool(own), Epoch(source_epoch), Digest(target), Epoch(target_epoch)))
     return votes
+
+
+def _read_evidence(connection: sqlite3.Connection) -> tuple[EvidenceRecord, ...]:
+    rows = connection.execute("SELECT checksum, pair, rule, offender, first, second FROM evidence ORDER BY number")
+    return tuple(
+        EvidenceRecord(rule, NodeId(offender), first, second)
+        for _, rule, offender, first, second in map(check_row, rows)
+    )
 
 
 def _read_recent(connection: sqlite3.Connection, height: int) -> RecentTransactions:

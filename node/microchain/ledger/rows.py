@@ -29,7 +29,8 @@ __all__ = [
 ID_BYTES = 32
 BLOCK_COLUMNS = (
     "block.checksum, id, block.height, parent, own, slot, transaction_count, size, block.expires, header, "
-    "body.checksum, state, votes, ids, expiries, transactions"
+    "body.checksum, body.state, base, votes, ids, expiries, transactions, "
+    "(SELECT state FROM base WHERE base.number = body.base)"
 )
 """What `decode_block` takes, of ``block JOIN body USING (number)``."""
 _HEAD_COLUMNS = 10
@@ -61,6 +62,7 @@ class BodyRow(Struct, frozen=True):
 
     checksum: int
     state: bytes
+    base: int
     votes: bytes
     ids: bytes
     expiries: bytes
@@ -68,7 +70,7 @@ class BodyRow(Struct, frozen=True):
 
     def compute_checksum(self) -> int:
         """CRC-32 over the other columns."""
-        checksum = zlib.crc32(self.votes, zlib.crc32(self.state))
+        checksum = zlib.crc32(self.votes, zlib.crc32(self.state, self.base))
         checksum = zlib.crc32(self.ids, checksum)
         checksum = zlib.crc32(self.expiries, checksum)
         return zlib.crc32(self.transactions, checksum)
@@ -101,12 +103,16 @@ def get_valid_until(transaction: bytes) -> int:
     return _expiry_decoder.decode(_envelope_decoder.decode(transaction).signed).valid_until
 
 
-def encode_body_row(block: BlockRecord) -> tuple[BodyRow, int]:
-    """Return a body's row and its greatest valid_until; msgspec.MsgspecError if a transaction is malformed."""
+def encode_body_row(block: BlockRecord, base: int) -> tuple[BodyRow, int]:
+    """Return a body's row and its greatest valid_until; msgspec.MsgspecError if a transaction is malformed.
+
+    ``base`` is the number of its state's base.
+    """
     expiries = [get_valid_until(raw) for raw in block.transactions]
     row = BodyRow(
         0,
         block.state,
+        base,
         encode_list(block.votes),
         b"".join(block.transaction_ids),
         struct.pack(f"<{len(expiries)}Q", *expiries),
@@ -124,10 +130,12 @@ def split_ids(ids: bytes) -> tuple[Digest, ...]:
 
 def decode_block(row: Sequence[Any]) -> BlockRecord:
     """Return the record of a row of BLOCK_COLUMNS; ValueError if it is not as it was written."""
-    head, body = check_row(row[:_HEAD_COLUMNS]), BodyRow(*row[_HEAD_COLUMNS:])
+    head, body, base = check_row(row[:_HEAD_COLUMNS]), BodyRow(*row[_HEAD_COLUMNS:-1]), row[-1]
     id, height, parent, own, _, _, _, _, header = head
     if body.compute_checksum() != body.checksum:
         raise ValueError(f"the body of the block at height {height} has a wrong checksum")
+    if not isinstance(base, bytes):
+        raise ValueError(f"the base of the state of the block at height {height} is missing")
     return BlockRecord(
         Digest(id),
         Height(height),
@@ -138,6 +146,7 @@ def decode_block(row: Sequence[Any]) -> BlockRecord:
         decode_list(body.votes),
         body.state,
         bool(own),
+        base,
     )
 
 

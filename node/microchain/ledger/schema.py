@@ -17,7 +17,7 @@ from microchain.ledger.rows import compute_checksum
 
 __all__ = ["SCHEMA_VERSION", "connect", "lock", "prepare"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x4D696372
 PAGE_BYTES = 16384
 WAL_PAGES = 1024
@@ -50,11 +50,15 @@ CREATE TABLE body (
     number INTEGER PRIMARY KEY,
     checksum INTEGER NOT NULL,
     state BLOB NOT NULL,
+    base INTEGER NOT NULL,
     votes BLOB NOT NULL,
     ids BLOB NOT NULL,
     expiries BLOB NOT NULL,
     transactions BLOB NOT NULL
 ) STRICT;
+
+-- The part of a block's state that is the same for many blocks.
+CREATE TABLE base (number INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, state BLOB NOT NULL) STRICT;
 
 CREATE TABLE unfinalized (number INTEGER PRIMARY KEY, height INTEGER NOT NULL) STRICT;
 CREATE TABLE chain (height INTEGER PRIMARY KEY, number INTEGER NOT NULL, expires INTEGER NOT NULL) STRICT;

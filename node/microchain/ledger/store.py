@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 
 import msgspec
 
+from microchain.consensus.handover import list_votes
 from microchain.consensus.interface import (
     BlockRecord,
     DiscardRecord,
@@ -26,8 +28,6 @@ __all__ = ["EVIDENCE_LIMIT", "JOURNAL_PREFIX", "Store"]
 
 EVIDENCE_LIMIT = 16
 """Pieces of evidence kept for each offender and rule; one is enough to punish."""
-
-
 JOURNAL_PREFIX = "journal."
 
 
@@ -38,10 +38,12 @@ class Store:
         self._connection = connection
         self._chain_id = chain_id
         self._index = TransactionIndex(connection)
+        self._base: tuple[bytes, int] | None = None
 
     def forget(self) -> None:
         """Drop what is remembered of a transaction that was rolled back."""
         self._index.forget()
+        self._base = None
 
     def apply(self, record: Record) -> None:
         """Store one record; storing it again changes nothing."""
@@ -83,7 +85,7 @@ class Store:
                 "UPDATE block SET checksum = ?, own = 1, slot = ? WHERE number = ?", (checksum, slot, known[0])
             )
             return
-        body, expires = encode_body_row(block)
+        body, expires = encode_body_row(block, self._store_base(block.base))
         size = len(body.transactions) + len(body.votes)
         values = (*head, len(block.transaction_ids), size, expires, block.header)
         number = self._connection.execute(
@@ -92,9 +94,20 @@ class Store:
             (compute_checksum(*values), *values),
         ).lastrowid
         self._connection.execute(
-            "INSERT INTO body VALUES (?, ?, ?, ?, ?, ?, ?)", (number, *msgspec.structs.astuple(body))
+            "INSERT INTO body VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (number, *msgspec.structs.astuple(body))
         )
         self._connection.execute("INSERT INTO unfinalized VALUES (?, ?)", (number, block.height))
+
+    def _store_base(self, base: bytes) -> int:
+        """Return the number of a base, stored if it is new."""
+        if self._base is None or self._base[0] != base:
+            digest = hashlib.sha256(base).digest()
+            self._connection.execute(
+                "INSERT INTO base (digest, state) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest, base)
+            )
+            row = self._connection.execute("SELECT number FROM base WHERE digest = ?", (digest,)).fetchone()
+            self._base = base, row[0]
+        return self._base[1]
 
     def _check_own_proposal(self, block: BlockRecord) -> int:
         """Return the block's slot; LedgerConflict if this node proposed another block on that parent in that slot."""
@@ -211,7 +224,9 @@ class Store:
                 self._connection.execute(f"DELETE FROM {table} WHERE number = ?", (number,))
 
     def _store_evidence(self, record: EvidenceRecord) -> None:
-        ids = sorted(tagged_hash("microchain/evidence", split(raw)[0]) for raw in (record.first, record.second))
+        # By what was signed: with another signature it is no other evidence. A false reveal is one with one view.
+        signed = [split(raw)[0] for raw in (record.first, record.second)[: 1 if record.rule == "false-reveal" else 2]]
+        ids = sorted(tagged_hash("microchain/evidence", part) for part in signed)
         values = (b"".join(ids), record.rule, record.offender, record.first, record.second)
         self._connection.execute(
             "INSERT INTO evidence (checksum, pair, rule, offender, first, second) SELECT ?, ?, ?, ?, ?, ? "
@@ -229,7 +244,7 @@ class Store:
 
 def _get_epoch(record: FinalizedRecord) -> int | None:
     """Return the finalized checkpoint's epoch: a certificate has votes from it or, where it needs two links, for it."""
-    for vote in map(decode_vote, record.certificate):
+    for vote in list_votes(record.certificate):
         if vote.source == record.checkpoint:
             return vote.source_epoch
         if vote.target == record.checkpoint:

@@ -11,8 +11,12 @@ from microchain.consensus.types import NodeId
 from microchain.crypto.suite import Keyring
 from microchain.simulator.byzantine import BEHAVIOURS, ByzantineMember
 from microchain.simulator.pbft_byzantine import PBFT_BEHAVIOURS
+from microchain.simulator.tampering import Tamperer
 
-__all__ = ["behaviours_of", "create_byzantine"]
+__all__ = ["TAMPERING", "behaviours_of", "create_byzantine"]
+
+TAMPERING = "tampering"
+"""With RandShare, which is Microchain's; a liar does it besides the rest."""
 
 
 def behaviours_of(engine: str) -> Mapping[str, type[ByzantineMember]]:
@@ -24,7 +28,7 @@ def create_byzantine(
     behaviours: tuple[str, ...], id: NodeId, keyring: Keyring, genesis: Genesis, rng: random.Random
 ) -> Callable[[Engine], Engine]:
     """Return what turns an honest engine into one with these behaviours, the first innermost."""
-    known = behaviours_of(genesis.parameters.engine)
+    known = {**behaviours_of(genesis.parameters.engine), TAMPERING: Tamperer}
 
     def corrupt(engine: Engine) -> Engine:
         for name in behaviours:

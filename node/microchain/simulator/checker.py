@@ -7,11 +7,14 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from microchain.consensus.duties import dynasty_of
 from microchain.consensus.genesis import Genesis
+from microchain.consensus.handover import is_handover
 from microchain.consensus.interface import (
     Action,
     AdmissionCode,
     BlockRecord,
+    BlockTrace,
     Broadcast,
     Event,
     EvidenceRecord,
@@ -21,8 +24,10 @@ from microchain.consensus.interface import (
     Reply,
     Send,
 )
+from microchain.consensus.kept import decode_kept
 from microchain.consensus.messages import CompactBlock, FullBlock, Status, Votes
 from microchain.consensus.objects import MalformedObject, Vote, decode_header, decode_transaction, decode_vote
+from microchain.consensus.state import ChainState, genesis_state, get_committee, next_dynasty
 from microchain.consensus.types import Digest, Height, NodeId
 from microchain.crypto.suite import Suite
 from microchain.simulator.node import SimulatedNode
@@ -54,21 +59,27 @@ class Checker:
         self.acknowledged = self.expired = self.excused = 0
         self.on_change: Callable[[], None] = lambda: None
         """Called when a node finalized something or took over a client's transaction."""
+        self.on_adopted: Callable[[SimulatedNode], None] = lambda node: None
+        """Called when an honest node took a new block for its head."""
         self._world = world
-        self._committee = genesis.committee()
+        self._committees = {1: get_committee(genesis_state(genesis))}
+        self._beacons = {genesis_state(genesis).beacon}
+        self._accusers: dict[tuple[NodeId, int], set[int]] = {}
         self._suite = suite
         self._honest = honest
         self._chain_id = genesis.chain_id()
         self._blocks: dict[Digest, BlockRecord] = {}
         self._seen: set[bytes] = set()
         self._proposals: dict[tuple[int, bytes, int, bytes], Digest] = {}
-        self._last_votes: dict[bytes, Vote] = {}
+        self._last_votes: dict[tuple[bytes, int], Vote] = {}
+        self._entries = {entry.node_id: entry for entry in genesis.registry}
         self._checks: dict[type, Callable[[SimulatedNode, Any], None]] = {
             Persist: self._on_persist,
             Send: self._on_sent,
             Broadcast: self._on_sent,
             Reply: self._on_reply,
             Misbehaviour: self._on_misbehaviour,
+            BlockTrace: self._on_trace,
         }
 
     def report(self, what: str) -> None:
@@ -117,14 +128,71 @@ class Checker:
         for record in action.records:
             match record:
                 case BlockRecord():
-                    self._blocks.setdefault(record.id, record)
+                    if record.id not in self._blocks:
+                        self._blocks[record.id] = record
+                        self._note_dynasty(record)
                 case FinalizedRecord():
                     for id in record.blocks:
                         self._finalize(node, id)
                     self.on_change()
                 case EvidenceRecord() if record.offender in self._honest:
-                    name = self._committee.by_id[record.offender].name
+                    name = self._entries[record.offender].name
                     self.report(f"{node.name} has evidence ({record.rule}) against {name}, which is honest")
+                case EvidenceRecord():
+                    self._note_evidence(node, record)
+
+    # --- dynasties --------------------------------------------------------------------------------------------------
+
+    @property
+    def dynasties(self) -> int:
+        """How many dynasties there have been."""
+        return len(self._committees)
+
+    def _note_dynasty(self, block: BlockRecord) -> None:
+        """Learn the committee of a dynasty from its first block, and check that its beacon is new."""
+        number = decode_header(block.header).dynasty
+        last = self._blocks.get(block.parent)
+        if number in self._committees or last is None:
+            return
+        state = next_dynasty(decode_kept(last.state, last.base)[1])
+        self._committees[number] = get_committee(state)
+        if state.beacon in self._beacons:
+            self.report(f"dynasty {number} has the beacon of an earlier one")
+        self._beacons.add(state.beacon)
+
+    def _note_evidence(self, node: SimulatedNode, record: EvidenceRecord) -> None:
+        """Remember what must be punished."""
+        case = (record.offender, dynasty_of(record))
+        self._accusers.setdefault(case, set()).add(node.index)
+
+    def _final_state(self) -> ChainState | None:
+        block = self._blocks.get(self.chain[-1])
+        return decode_kept(block.state, block.base)[1] if block is not None and block.state else None
+
+    def unpunished(self) -> list[tuple[NodeId, int]]:
+        """Return the offences that at least two honest nodes found and that still count, but are not punished."""
+        state = self._final_state()
+        if state is None:
+            return []
+        punished = {(slash.offender, slash.dynasty) for slash in state.slashes}
+        oldest = state.dynasty - state.rules.parameters.exclusion_dynasties
+        return [
+            case
+            for case, accusers in self._accusers.items()
+            if len(accusers) >= 2 and case not in punished and case[1] > oldest
+        ]
+
+    def check_slashes(self) -> None:
+        """Check that nobody honest was punished, and nobody twice for one dynasty."""
+        state = self._final_state()
+        slashes = [(slash.offender, slash.dynasty) for slash in state.slashes] if state is not None else []
+        if len(set(slashes)) < len(slashes):
+            self.report("somebody is punished twice for one dynasty")
+        for offender, dynasty in slashes:
+            if offender in self._honest:
+                self.report(
+                    f"{self._entries[NodeId(offender)].name}, which is honest, is punished for dynasty {dynasty}"
+                )
 
     def _finalize(self, node: SimulatedNode, id: Digest) -> None:
         block = self._blocks[id]
@@ -155,6 +223,10 @@ class Checker:
         if block.height % 16 == 0:
             self.expire()
 
+    def _on_trace(self, node: SimulatedNode, action: BlockTrace) -> None:
+        if action.event == "adopted":
+            self.on_adopted(node)
+
     # --- transactions -----------------------------------------------------------------------------------------------
 
     def is_settled(self, id: Digest) -> bool:
@@ -184,7 +256,7 @@ class Checker:
 
     def _on_misbehaviour(self, node: SimulatedNode, action: Misbehaviour) -> None:
         if action.peer in self._honest:
-            name = self._committee.by_id[action.peer].name
+            name = self._entries[action.peer].name
             self.report(f"{node.name} accuses {name}, which is honest: {action.reason}")
 
     def _on_sent(self, node: SimulatedNode, action: Send | Broadcast) -> None:
@@ -204,24 +276,26 @@ class Checker:
                 try:
                     vote = cached_vote(raw)
                 except MalformedObject as error:
+                    if is_handover((raw,)):
+                        continue
                     self.report(f"{node.name} passes on a vote that nobody can read: {error}")
                     continue
                 if vote.voter in self._honest and self._is_signed(vote.voter, vote.id, vote.signature):
                     self._check_vote(node, vote)
 
     def _is_signed(self, signer: NodeId, id: Digest, signature: bytes) -> bool:
-        member = self._committee.by_id.get(signer)
-        return member is not None and self._suite.verify(member.signing_key, id, signature)
+        entry = self._entries.get(signer)
+        return entry is not None and self._suite.verify(entry.signing_key, id, signature)
 
     def _check_vote(self, node: SimulatedNode, vote: Vote) -> None:
-        last = self._last_votes.get(vote.voter)
-        name = self._committee.by_id[vote.voter].name
+        last = self._last_votes.get((vote.voter, vote.body.dynasty))
+        name = self._entries[vote.voter].name
         if last is not None and (vote.target_epoch <= last.target_epoch or vote.source_epoch < last.source_epoch):
             if vote.id != last.id:
                 was, now = (f"{v.source_epoch} → {v.target_epoch} ({v.target.hex()[:16]})" for v in (last, vote))
                 self.report(f"{name}, which is honest, votes {now} after {was}")
             return
-        self._last_votes[vote.voter] = vote
+        self._last_votes[vote.voter, vote.body.dynasty] = vote
         if node.id == vote.voter and isinstance(node.store, MemoryStore):
             self._check_durable(node, node.store, vote)
 
@@ -238,17 +312,22 @@ class Checker:
             id = block.parent
         if id not in final and store.finalized:
             missing.append(f"block {id.hex()[:16]}")
-        if vote.source_epoch and vote.source not in store.finalized and not self._proves(store, branch, vote.source):
+        if (
+            vote.source_epoch
+            and vote.source not in store.finalized
+            and not self._proves(store, branch, vote.source, vote.body.dynasty)
+        ):
             missing.append("the votes that justify its source")
         if missing:
             self.report(f"{node.name} sends a vote for epoch {vote.target_epoch} before these are durable: {missing}")
 
-    def _proves(self, store: MemoryStore, branch: list[BlockRecord], source: Digest) -> bool:
+    def _proves(self, store: MemoryStore, branch: list[BlockRecord], source: Digest, dynasty: int) -> bool:
         votes = [record.raw for record in store.votes.values() if record.target == source]
-        votes += [raw for block in branch for raw in block.votes]
+        votes += [raw for block in branch for raw in block.votes if not is_handover((raw,))]
         decoded = (cached_vote(raw) for raw in votes)
         voters = {vote.voter for vote in decoded if vote.target == source}
-        return self._committee.is_supermajority(sum(1 << self._committee.by_id[voter].index for voter in voters))
+        committee = self._committees[dynasty]
+        return committee.is_supermajority(sum(1 << committee.by_id[voter].index for voter in voters))
 
     def _on_header(self, node: SimulatedNode, raw: bytes) -> None:
         if raw in self._seen:
@@ -263,7 +342,7 @@ class Checker:
             return
         key = (header.dynasty, header.parent, header.slot, header.proposer)
         if self._proposals.setdefault(key, header.id) != header.id:
-            name = self._committee.by_id[header.proposer].name
+            name = self._entries[header.proposer].name
             self.report(f"{name}, which is honest, proposes twice in slot {header.slot} on {header.parent.hex()[:16]}")
         if node.id == header.proposer and isinstance(node.store, MemoryStore) and not node.store.is_durable(header.id):
             self.report(f"{node.name} sends its block at height {header.height} before it is durable")

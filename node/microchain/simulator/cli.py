@@ -45,7 +45,7 @@ def _print_report(report: Report) -> None:
     print(f"seed {report.seed}: {report.description}")
     print(
         f"  {report.virtual_s:.1f} s virtual, {report.cpu_s:.2f} s of CPU, {report.events} events, "
-        f"{report.messages} messages, height {report.height}, trace {report.trace}"
+        f"{report.messages} messages, height {report.height}, {report.dynasties} dynasties, trace {report.trace}"
     )
     print(
         f"  transactions: {report.acknowledged} acknowledged, {report.finalized} finalized, {report.expired} expired, "

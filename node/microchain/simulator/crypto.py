@@ -7,8 +7,19 @@ from hashlib import sha256, sha512
 
 from msgspec import Struct
 
-from microchain.consensus.interface import Job, MerkleRoot, Prove, Sign, VerifyProof, VerifySignatures
+from microchain.consensus.interface import (
+    Job,
+    MakeDeal,
+    MakeReveal,
+    MerkleRoot,
+    PerformChecks,
+    Prove,
+    Sign,
+    VerifyProof,
+    VerifySignatures,
+)
 from microchain.consensus.types import Nanoseconds
+from microchain.crypto.pvss import PvssKey
 
 __all__ = ["CryptoCosts", "SimulatedKeyring", "SimulatedSuite"]
 
@@ -22,6 +33,10 @@ class SimulatedKeyring:
         """The public signing key."""
         self.vrf_key = sha256(b"vrf" + secret).digest()
         """The public VRF key."""
+        # Real: nobody inside a simulation may open a deal before its time.
+        self._pvss = PvssKey(sha256(b"pvss" + secret).digest())
+        self.pvss_key = self._pvss.public_key
+        self.deal, self.reveal = self._pvss.deal, self._pvss.reveal
 
     def sign(self, message: bytes) -> bytes:
         return sha256(self._secret + message).digest()
@@ -67,6 +82,7 @@ class CryptoCosts(Struct, frozen=True):
     prove: int = 208_000
     verify_proof: int = 346_000
     leaf: int = 1_500
+    share: int = 400_000
 
     def of(self, jobs: Sequence[Job]) -> Nanoseconds:
         """Return how long the jobs take, one after the other."""
@@ -87,3 +103,12 @@ class CryptoCosts(Struct, frozen=True):
                 return self.prove
             case VerifyProof():
                 return self.verify_proof
+            case MakeDeal(statement=statement):
+                return self.share * len(statement.receivers)
+            case MakeReveal():
+                return self.share
+            case PerformChecks(checks=checks):
+                shares = sum(len(check.deal.encrypted) for check in checks.deals) + len(checks.reveals)
+                return (
+                    self.verify * len(checks.signatures) + self.verify_proof * len(checks.proofs) + self.share * shares
+                )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from microchain.consensus.genesis import Genesis
-from microchain.consensus.interface import Broadcast, Send
+from microchain.consensus.interface import Broadcast, EvidenceRecord, Send
 from microchain.consensus.messages import CompactBlock, FullBlock, NewView, Prepares, ViewChange, Votes
 from microchain.consensus.objects import decode_vote
 from microchain.consensus.pbft.core import Promise, ViewJournal
@@ -28,6 +28,9 @@ class PbftChecker(Checker):
         self._words: dict[tuple[object, ...], bytes] = {}
         self._left: dict[NodeId, int] = {}
         """The greatest view that each honest replica asked for: it promises nothing below it any more."""
+
+    def _note_evidence(self, node: SimulatedNode, record: EvidenceRecord) -> None:
+        """Evidence stays in the ledger: this engine punishes nobody."""
 
     def _on_sent(self, node: SimulatedNode, action: Send | Broadcast) -> None:
         try:
@@ -59,7 +62,7 @@ class PbftChecker(Checker):
 
     def _hold(self, signer: NodeId, what: str, where: tuple[int, ...], word: bytes) -> None:
         if self._words.setdefault((signer, what, *where), word) != word:
-            name = self._committee.by_id[signer].name
+            name = self._entries[signer].name
             self.report(f"{name}, which is honest, contradicts its {what} at {where}")
 
     def _on_prepare(self, node: SimulatedNode, raw: bytes) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import random
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from microchain.consensus.genesis import Genesis, Parameters, RegistryEntry, compute_weights, node_id
+from microchain.consensus.genesis import Genesis, Parameters, RegistryEntry, Sortition, compute_weights, node_id
 from microchain.consensus.types import NodeId
-from microchain.simulator.behaviours import behaviours_of
+from microchain.simulator.behaviours import TAMPERING, behaviours_of
 from microchain.simulator.crypto import SimulatedKeyring, SimulatedSuite
 from microchain.simulator.network import LinkModel
 from microchain.simulator.node import DiskModel
 from microchain.simulator.world import MILLISECOND, SECOND
 
 __all__ = [
+    "BoundaryFault",
     "Crash",
     "Disturbance",
     "EngineName",
@@ -76,6 +77,17 @@ class Disturbance(_Fault, frozen=True, kw_only=True):
 Fault = Crash | PowerLoss | Pause | Partition | Disturbance
 
 
+class BoundaryFault(Struct, frozen=True, kw_only=True):
+    """A fault that begins when the first honest node is ``ahead`` blocks before the end of a dynasty.
+
+    ``fault.at`` is 0 and ``fault.until`` its duration; restarts after a loss of power count from its beginning.
+    """
+
+    dynasty: int
+    ahead: int
+    fault: Fault
+
+
 class Scenario(Struct, frozen=True, kw_only=True):
     """One run. ``byzantine`` maps member numbers to behaviours; ``two_faced`` members run one engine for each side.
 
@@ -94,6 +106,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     two_faced: tuple[int, ...] = ()
     sides: tuple[tuple[int, frozenset[int]], ...] = ()
     faults: tuple[Fault, ...] = ()
+    boundary_faults: tuple[BoundaryFault, ...] = ()
     heal_at: int
     late_starts: tuple[int, ...] = ()
     """When each member starts for the first time (ns); empty: all at 0."""
@@ -106,9 +119,15 @@ class Scenario(Struct, frozen=True, kw_only=True):
         faults = ", ".join(
             "wipe" if isinstance(fault, Crash) and fault.wipe else type(fault).__name__.lower() for fault in self.faults
         )
+        faults += "".join(
+            f", {type(b.fault).__name__.lower()} at the end of dynasty {b.dynasty}" for b in self.boundary_faults
+        )
         if self.late_starts:
             faults += ", late starts"
-        rules = f"epoch_blocks {p.epoch_blocks}, {p.proposal}, {p.relay}, slot {p.slot_timeout_ms} ms"
+        rules = (
+            f"epoch_blocks {p.epoch_blocks}, dynasty_epochs {p.dynasty_epochs}"
+            f"{'' if p.committee == 'fixed' else ' (drawn)'}, {p.proposal}, {p.relay}, slot {p.slot_timeout_ms} ms"
+        )
         if p.engine == "pbft":
             rules = f"pbft, {p.relay}, view timeout {p.view_timeout_ms} ms"
         return (
@@ -123,7 +142,14 @@ def create_genesis(scenario: Scenario, suite: SimulatedSuite) -> tuple[Genesis, 
     keyrings = [suite.create_keyring(name) for name in names]
     device = suite.create_keyring("device-1")
     registry = [
-        RegistryEntry(name=name, role="validator", signing_key=k.signing_key, vrf_key=k.vrf_key, credit=credit)
+        RegistryEntry(
+            name=name,
+            role="validator",
+            signing_key=k.signing_key,
+            vrf_key=k.vrf_key,
+            pvss_key=k.pvss_key,
+            credit=credit,
+        )
         for name, k, credit in zip(names, keyrings, scenario.credits, strict=True)
     ]
     registry.append(RegistryEntry(name="device-1", role="device", signing_key=device.signing_key))
@@ -163,6 +189,13 @@ def create_scenario(seed: int, nodes: int | None = None, engine: EngineName = "m
             at = rng.randint(SECOND, heal_at - SECOND)
             member = _choose_light(rng, credits)
             faults.append(Crash(at=at, until=rng.randint(at, heal_at), node=member, power=True, wipe=True))
+    # From here on draws of their own: what is above stays as it was for each seed.
+    more = random.Random(f"dynasties {seed}")
+    boundary_faults: tuple[BoundaryFault, ...] = ()
+    if engine == "microchain":
+        parameters = _choose_dynasties(more, parameters, count, is_honest=not liars)
+        boundary_faults = _create_boundary_faults(more, parameters, count)
+        liars = {liar: (*does, TAMPERING) if more.random() < 0.3 else does for liar, does in liars.items()}
     return Scenario(
         seed=seed,
         parameters=parameters,
@@ -173,9 +206,43 @@ def create_scenario(seed: int, nodes: int | None = None, engine: EngineName = "m
         validity=rng.choice(((200, 400), (10, 60))),
         byzantine=liars,
         faults=tuple(faults),
+        boundary_faults=boundary_faults,
         heal_at=heal_at,
         late_starts=late_starts,
     )
+
+
+def _choose_dynasties(rng: random.Random, parameters: Parameters, count: int, *, is_honest: bool) -> Parameters:
+    """Choose how long dynasties are, and where nobody lies, whether a committee is drawn for each."""
+    drawn = is_honest and count >= 6 and rng.random() < 0.5
+    return structs.replace(
+        parameters,
+        dynasty_epochs=rng.choice((10, 14, 20, 20, 600)) * (2 if drawn else 1),
+        committee=Sortition(expected_members=rng.randint(4, count - 1)) if drawn else "fixed",
+        unsafe_committee=drawn,
+    )
+
+
+def _create_boundary_faults(rng: random.Random, parameters: Parameters, count: int) -> tuple[BoundaryFault, ...]:
+    if parameters.dynasty_epochs > 100 or rng.random() < 0.4:
+        return ()
+    longest = 10 * SECOND
+    faults = []
+    for _ in range(rng.randint(1, 3)):
+        until = rng.randint(SECOND // 2, longest)
+        fault: Fault
+        match rng.choice(("crash", "power", "partition", "partition", "pause")):
+            case "crash":
+                fault = Crash(at=0, until=until, node=rng.randrange(count), power=rng.random() < 0.5)
+            case "power":
+                fault = PowerLoss(at=0, until=until, restarts=tuple(rng.randint(0, until) for _ in range(count)))
+            case "pause":
+                fault = Pause(at=0, until=until, node=rng.randrange(count))
+            case _:
+                fault = _create_partition(rng, count, 0, until)
+        ahead = rng.randint(-2 * parameters.epoch_blocks, parameters.epoch_blocks)
+        faults.append(BoundaryFault(dynasty=rng.randint(1, 3), ahead=ahead, fault=fault))
+    return tuple(faults)
 
 
 def _create_links(rng: random.Random, slot_ms: int) -> LinkModel:

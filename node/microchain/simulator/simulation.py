@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from microchain.consensus.engines import create_engine
 from microchain.consensus.genesis import Genesis, node_id
@@ -20,6 +20,7 @@ from microchain.simulator.network import Network
 from microchain.simulator.node import SimulatedNode
 from microchain.simulator.pbft_checker import PbftChecker
 from microchain.simulator.scenario import (
+    BoundaryFault,
     Crash,
     Disturbance,
     EngineName,
@@ -43,6 +44,12 @@ MAX_RECOVERY = 300 * SECOND
 """Virtual time after which a run that makes no progress counts as stalled."""
 
 
+MAX_DYNASTY = 1200 * SECOND
+"""The same for a dynasty to end, on a chain that has nothing but idle blocks."""
+SHORT_DYNASTY = 100
+"""Epochs: up to this length, a run goes on until one more dynasty has begun."""
+
+
 class Report(Struct, kw_only=True):
     """What one run showed. Times in seconds; ``recovery_s``: from healing until all honest finalized a new block.
 
@@ -60,6 +67,7 @@ class Report(Struct, kw_only=True):
     events: int
     messages: int
     height: int
+    dynasties: int
     acknowledged: int
     finalized: int
     expired: int
@@ -95,6 +103,7 @@ class Simulation:
         self.checker = checker(self.world, self.genesis, self.suite, honest)
         self._sides: dict[int, int] = {}
         self._healed = False
+        self._boundary_faults: list[BoundaryFault] = []
         for member, id in enumerate(ids):
             self._add_node(member, id, f"validator-{member + 1}")
         for member in scenario.two_faced:
@@ -162,6 +171,17 @@ class Simulation:
                 if not self._are_on_one_side(node, channel.destination):
                     self.network.disconnect(node, channel.destination)
 
+    # --- faults at the end of a dynasty -----------------------------------------------------------------------------
+
+    def _watch_boundaries(self, node: SimulatedNode) -> None:
+        """Start the faults that waited for a node to come so near to the end of a dynasty."""
+        status = node.engine.status()
+        for waiting in list(self._boundary_faults):
+            near = status.head_height >= status.dynasty_end - waiting.ahead
+            if (status.dynasty == waiting.dynasty and near) or status.dynasty > waiting.dynasty:
+                self._boundary_faults.remove(waiting)
+                self._schedule(_shift(waiting.fault, self.world.now, self.scenario.heal_at))
+
     # --- faults -----------------------------------------------------------------------------------------------------
 
     def _schedule(self, fault: Fault) -> None:
@@ -202,6 +222,7 @@ class Simulation:
     def _heal(self) -> None:
         """End what is still broken; faults that reach to the healing end by themselves in this very moment."""
         self._healed = True
+        self._boundary_faults = []
         self._disturb(self.scenario.links.loss, 1.0)
         for node in self.network.nodes:
             self._restart(node)
@@ -220,6 +241,9 @@ class Simulation:
             world.at(moment, self._change_sides, ones)
         for fault in scenario.faults:
             self._schedule(fault)
+        self._boundary_faults = list(scenario.boundary_faults)
+        if self._boundary_faults:
+            self.checker.on_adopted = self._watch_boundaries
         self.workload.start()
         world.run(scenario.heal_at)
         self._heal()
@@ -245,17 +269,25 @@ class Simulation:
             return recovery, f"{self._laggards()} did not finalize what others had"
         if not self._run_until(self._is_all_settled):
             return recovery, f"{len(self.checker.pending)} acknowledged transactions neither finalized nor expired"
+        begun = self.checker.dynasties
+        short = self.scenario.parameters.dynasty_epochs <= SHORT_DYNASTY
+        has_dynasties = any(node.engine.status().dynasty_end for node in self.honest)
+        if short and has_dynasties and not self._run_until(lambda: self.checker.dynasties > begun, MAX_DYNASTY):
+            return recovery, f"no dynasty begins after number {begun}"
+        # Evidence waits for blocks, and on a quiet chain these are rare.
+        if not self._run_until(lambda: not self.checker.unpunished()):
+            return recovery, "an offence that two honest nodes found is not punished"
         return recovery, ""
 
     def _is_all_settled(self) -> bool:
         self.checker.expire()
         return not self.checker.pending
 
-    def _run_until(self, is_done: Callable[[], bool]) -> bool:
+    def _run_until(self, is_done: Callable[[], bool], limit: int = MAX_RECOVERY) -> bool:
         """Run until done, broken or stalled; what ``is_done`` looks at changes only when the checker says so."""
         if not is_done():
             self.checker.on_change = lambda: self.world.stop() if is_done() else None
-            self.world.run(self.world.now + MAX_RECOVERY)
+            self.world.run(self.world.now + limit)
         return is_done() or self._is_broken()
 
     def _run_until_all_reach(self, height: int) -> bool:
@@ -268,6 +300,7 @@ class Simulation:
     def _report(self, began: float, recovery: float | None, stall: str) -> Report:
         checker, world = self.checker, self.world
         checker.expire()
+        checker.check_slashes()
         return Report(
             seed=self.scenario.seed,
             description=self.scenario.describe(),
@@ -279,12 +312,21 @@ class Simulation:
             events=world.events,
             messages=self.network.messages,
             height=len(checker.chain) - 1,
+            dynasties=checker.dynasties,
             acknowledged=checker.acknowledged,
             finalized=len(checker.finalized_at),
             expired=checker.expired,
             excused=checker.excused,
             trace=world.trace_digest(),
         )
+
+
+def _shift(fault: Fault, by: int, heal_at: int) -> Fault:
+    """Return a fault that begins ``by`` ns later, and ends before the healing."""
+    moved = structs.replace(fault, at=by, until=min(by + fault.until, heal_at))
+    if isinstance(moved, PowerLoss):
+        return structs.replace(moved, restarts=tuple(min(by + at, heal_at) for at in moved.restarts))
+    return moved
 
 
 def run_scenario(seed: int, nodes: int | None = None, engine: EngineName = "microchain") -> Report:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from microchain.consensus.handover import list_votes
 from microchain.consensus.interface import (
     BlockRecord,
     DiscardRecord,
@@ -110,7 +111,7 @@ class MemoryStore:
                     self._stored_by.setdefault(record.id, number)
                     if record.own or record.id not in self.votes:
                         self.votes[record.id] = record
-                    if record.own and (self.own_vote is None or record.target_epoch >= self.own_vote.target_epoch):
+                    if record.own and (self.own_vote is None or _order(record) >= _order(self.own_vote)):
                         self.own_vote = record
                 case FinalizedRecord():
                     self._finalize(record)
@@ -160,7 +161,9 @@ class MemoryStore:
             blocks=tuple(sorted((self.blocks[id] for id in self._unfinalized), key=lambda b: b.height)),
             votes=tuple(sorted(self.votes.values(), key=lambda v: (v.target_epoch, v.id))),
             own_votes=(self.own_vote,) if self.own_vote else (),
+            base=last.base if last else b"",
             journal=dict(self.journal),
+            evidence=tuple(self.evidence),
         )
 
     def _unexpired(self) -> Iterator[tuple[Digest, int]]:
@@ -185,9 +188,13 @@ class MemoryStore:
         return next((votes for at, votes in sorted(self.certificates.items()) if at >= height), None)
 
 
+def _order(record: VoteRecord) -> tuple[int, int]:
+    return decode_vote(record.raw).body.dynasty, record.target_epoch
+
+
 def _get_epoch(record: FinalizedRecord) -> int:
     """Return the finalized checkpoint's epoch: its certificate has votes from it or, in the two-step form, for it."""
-    for vote in map(decode_vote, record.certificate):
+    for vote in list_votes(record.certificate):
         if vote.source == record.checkpoint:
             return vote.source_epoch
         if vote.target == record.checkpoint:

@@ -13,15 +13,24 @@ from microchain.consensus.messages import (
     NewView,
     Prepares,
     ReplicaStatus,
+    Transactions,
     ViewChange,
     Votes,
 )
-from microchain.consensus.objects import HEADER_TAG, HeaderBody, encode_body, seal
+from microchain.consensus.objects import (
+    HEADER_TAG,
+    TRANSACTION_TAG,
+    HeaderBody,
+    TransactionBody,
+    decode_transaction,
+    encode_body,
+    seal,
+)
 from microchain.consensus.pbft.core import WINDOW
 from microchain.consensus.pbft.engine import PbftEngine
 from microchain.consensus.pbft.statements import ViewChangeBody, encode
 from microchain.consensus.pbft.validity import DYNASTY, EMPTY_STATE_ROOT
-from microchain.consensus.types import Nanoseconds, NodeId
+from microchain.consensus.types import Nanoseconds, NodeId, TransactionKind
 from microchain.consensus.work import perform
 from microchain.crypto.hashing import tagged_hash
 from microchain.crypto.merkle import merkle_root
@@ -151,3 +160,21 @@ def test_claims_of_a_height_only_make_it_ask() -> None:
     replica.hear(ReplicaStatus(2**62, True, CHAIN, 2**62, 2**62))
     assert replica.engine.status().syncing
     assert (replica.core.view, replica.core.tip.height) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", TransactionKind)
+def test_system_transactions_are_refused_in_pool_and_block(kind: TransactionKind) -> None:
+    replica, primary = Replica(), COMMITTEE.members[0].id
+    signed = encode_body(TransactionBody(1, CHAIN, kind, primary, 10, b"evidence of something"))
+    raw = seal(signed, key_of(primary).sign(tagged_hash(TRANSACTION_TAG, signed)))
+    is_data = kind is TransactionKind.DATA
+    assert bool(accusations(replica.hear(Transactions((raw,)), primary))) is not is_data
+    assert len(replica.core.pool.pending) == is_data and not replica.core.pool.system
+
+    replica = Replica()
+    root, empty = merkle_root([decode_transaction(raw).id]), merkle_root(())
+    body = HeaderBody(1, CHAIN, 1, 0, CHAIN, DYNASTY, root, empty, EMPTY_STATE_ROOT, COMMITTEE.root, primary, b"", 0)
+    signed = encode_body(body)
+    header = seal(signed, key_of(primary).sign(tagged_hash(HEADER_TAG, signed)))
+    replica.hear(FullBlock(header, (raw,), ()), primary)
+    assert len(replica.core.blocks) == is_data

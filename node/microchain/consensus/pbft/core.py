@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -21,7 +21,7 @@ from microchain.consensus.interface import (
 )
 from microchain.consensus.objects import decode_header
 from microchain.consensus.pbft.certificates import Choice, Signed, primary_of
-from microchain.consensus.types import Digest, Epoch, Height, Nanoseconds, NodeId, Slot
+from microchain.consensus.types import Digest, Epoch, Height, Nanoseconds, NodeId, Slot, TransactionKind
 
 __all__ = ["MILLISECOND", "WINDOW", "Block", "Promise", "ReplicaCore", "ViewJournal"]
 
@@ -89,10 +89,19 @@ class ViewJournal(Struct, array_like=True, frozen=True):
 
 
 class ReplicaCore(Context):
-    """The PBFT engine's shared state. The next height to decide is always ``tip.height + 1``."""
+    """The PBFT engine's shared state. The next height to decide is always ``tip.height + 1``.
+
+    There are no dynasties: what the chain's state would need (deals, reveals, claims, evidence, registry changes) is
+    refused, and evidence stays in the ledger.
+    """
+
+    kinds = frozenset({TransactionKind.DATA})
 
     def __init__(self, genesis: Genesis, identity: NodeId, restored: Restored | None) -> None:
         super().__init__(genesis, identity)
+        self.committee = genesis.committee()
+        self.me = self.committee.by_id.get(identity)
+        self._senders = {entry.node_id: entry.signing_key for entry in genesis.registry}
         self.tip = self._root(restored)
         self.tip_since = Nanoseconds(0)
         self.certificate: tuple[bytes, ...] = restored.certificate if restored else ()
@@ -115,6 +124,10 @@ class ReplicaCore(Context):
     @property
     def head_height(self) -> Height:
         return self.tip.height
+
+    @property
+    def senders(self) -> Mapping[NodeId, bytes]:
+        return self._senders
 
     @property
     def next_height(self) -> Height:

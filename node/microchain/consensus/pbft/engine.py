@@ -117,6 +117,7 @@ class PbftEngine:
             evidence=core.evidence,
             syncing=self._exchange.catch_up.active,
             observing=core.silent,
+            member=core.me is not None,
         )
 
     def find_transaction(self, id: Digest) -> tuple[Literal["pooled", "included", "committed"], Digest | None] | None:

@@ -42,3 +42,16 @@ def test_a_limit_that_can_not_be_changed_is_one_sentence(limit: Path, monkeypatc
     monkeypatch.setattr(Path, "write_text", refuse)
     with pytest.raises(EmulationFailed, match=r"^17 hosts need 170 inotify.*Read-only file system.*sysctl -w"):
         add_watches(17)
+
+
+def test_without_root_the_limit_is_what_it_is_and_may_be_enough(limit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, text: str) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(watches, "in_user_namespace", lambda: True)
+    assert add_watches(12) == 0
+    with pytest.raises(EmulationFailed, match=r"^13 hosts need 130 inotify"):
+        add_watches(13)
+    take_off_watches(0)
+    assert limit.read_text() == "128"

@@ -158,9 +158,10 @@ def _make(path: Path, stem: str, fill: Callable[[Path], None]) -> None:
         with tarfile.open(packed, "w:gz", compresslevel=6) as archive:
             for package in sorted(draft.iterdir()):
                 archive.add(package, package.name, filter=_readable)
-        for outdated in path.parent.glob(f"{stem}-*.tar*"):
-            outdated.unlink(missing_ok=True)
         packed.rename(path)
+    for outdated in path.parent.glob(f"{stem}-*.tar*"):
+        if outdated != path:
+            outdated.unlink(missing_ok=True)
 
 
 def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo:

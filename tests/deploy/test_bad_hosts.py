@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.testbed_copy import Play, TestbedCopy
+from tests.deploy.testbed_copy import EMULATED, Play, TestbedCopy
 from tests.emulator.testbed import EMULATION, Testbed, make_testbed
 
 pytestmark = [*EMULATION, pytest.mark.deployment]
@@ -188,7 +188,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     place = tmp_path_factory.mktemp("bad-hosts")
     testbed = make_testbed(place / "emulated")
     project = TestbedCopy(place / "testbed", place / "home")
-    project.copy_wheels()
+    project.copy_wheels(EMULATED)
     testbed.run("up", "-n", "3", "--disk", "1G")
     try:
         made = Lab(testbed, project, place)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.testbed_copy import Play, TestbedCopy
+from tests.deploy.testbed_copy import EMULATED, Play, TestbedCopy
 from tests.emulator.footprint import look, members
 from tests.emulator.testbed import EMULATION, make_testbed
 
@@ -38,7 +38,7 @@ class Lab:
 
     def __init__(self, place: Path) -> None:
         self.copy = TestbedCopy(place / "testbed", place / "home")
-        self.copy.copy_wheels()
+        self.copy.copy_wheels(EMULATED)
         self.hosts = make_testbed(place / "emulated", self.copy.root / "inventory" / "emulated")
 
     def verb(self, name: str, *arguments: str) -> Play:

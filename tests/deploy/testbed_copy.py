@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import random
 import re
 import shutil
@@ -12,7 +13,12 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from control.wheelhouse import find_wheelhouse
+
 ROOT = Path(__file__).resolve().parents[2]
+WHEELS = ROOT / ".cache" / "wheels"
+EMULATED = f"{platform.machine()}-3.11"
+"""The kind of the emulated hosts."""
 VALIDATORS = 5
 CACHES = (
     "ansible",
@@ -66,11 +72,13 @@ class TestbedCopy:
     def deployed(self) -> Path:
         return self.root / ".cache" / "local"
 
-    def copy_wheels(self) -> None:
-        """Begin with what the project has fetched for its hosts, if it has; the node's own wheel is built here."""
+    def copy_wheels(self, *kinds: str) -> None:
+        """Begin with what the project has fetched for its hosts, of these kinds all; the node's own is built here."""
         wheels = self.root / ".cache" / "wheels"
         wheels.mkdir(parents=True)
-        for fetched in (ROOT / ".cache" / "wheels").glob("dependencies-*.tar.gz"):
+        if kinds:
+            find_wheelhouse(WHEELS, kinds)
+        for fetched in WHEELS.glob("dependencies-*.tar.gz"):
             shutil.copy2(fetched, wheels / fetched.name)
 
     def command(self, name: str, *arguments: str, inventory: str = "local") -> list[str]:

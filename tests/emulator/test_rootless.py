@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from emulator.cgroups import Hierarchies, find_hierarchies, parse_mounts
 from emulator.foreign import NATIVE
 from emulator.image import base_image
 from emulator.settings import ROOT, read_settings
+from tests.deploy.testbed_copy import TestbedCopy
 from tests.emulator.footprint import look
 from tests.emulator.testbed import EMULATION, Testbed, make_testbed
 
@@ -25,11 +27,35 @@ for name in passwd subuid subgid; do cp "/etc/$name" "$1/"; done
 echo "rootless:x:$2:$2::$1:/bin/sh" >>"$1/passwd"
 for name in subuid subgid; do echo "rootless:$3:65536" >"$1/$name"; done
 for name in passwd subuid subgid; do mount --bind "$1/$name" "/etc/$name"; done
+if [ "$6" ]; then
+  mkdir -p "$1/python"; mount --bind "$5" "$1/python"
+  mount -t tmpfs -o mode=755 tmpfs "$6"
+  mkdir -p "$5"; mount --bind "$1/python" "$5"
+fi
 echo $$ >"$4/cgroup.procs"
-id=$2; shift 4
+id=$2; shift 6
 exec setpriv --reuid "$id" --regid "$id" --clear-groups "$@"
 """
+NEEDED = """
+import sys, emulator.cli
+files = {name.split(".")[0]: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+print(*(name for name, file in files.items() if file and "site-packages" in file))
+"""
 TOOLS = ("newuidmap", "newgidmap", "setpriv")
+
+
+def make_readable(home: Path) -> list[Path]:
+    """Copy the project and the packages that the emulator needs, which may be closed to others; for PYTHONPATH."""
+    project = TestbedCopy(home / "project", home / "home").root
+    installed, packages = Path(sysconfig.get_path("platlib")), home / "packages"
+    packages.mkdir()
+    needed = subprocess.run([sys.executable, "-c", NEEDED], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in needed.stdout.split():
+        for source in installed.glob(f"{name}*"):
+            copy = shutil.copytree if source.is_dir() else shutil.copy2
+            copy(source, packages / source.name)
+    subprocess.run(["chmod", "-R", "a+rX", project, packages], check=True)
+    return [project, project / "node", packages]
 
 
 class Rootless(Testbed):
@@ -37,12 +63,17 @@ class Rootless(Testbed):
 
     def __init__(self, home: Path, group: Path) -> None:
         own = make_testbed(home / "emulated").environment | {"TESTBED_EMULATOR_IMAGES": str(home)}
-        super().__init__({**own, "PYTHONPATH": f"{ROOT}:{ROOT / 'node'}", "PYTHONDONTWRITEBYTECODE": "1"})
+        path = ":".join(map(str, make_readable(home)))
+        super().__init__({**own, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"})
         self.group = group
-        self.become = ["unshare", "--mount", "sh", "-euc", BECOME, "sh", str(home), str(USER), str(IDS), str(group)]
+        python = Path(sys.base_prefix).resolve()
+        hidden = next((str(place) for place in reversed(python.parents) if not place.stat().st_mode & 1), "")
+        settings = map(str, (home, USER, IDS, group, python, hidden))
+        self.become = ["unshare", "--mount", "sh", "-euc", BECOME, "sh", *settings]
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [*self.become, sys.executable, "-m", "emulator", *arguments]
+        python = Path(sys.executable).resolve()
+        command = [*self.become, str(python), "-m", "emulator", *arguments]
         return subprocess.Popen(
             command, env=self.environment, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -56,9 +87,6 @@ def testbed() -> Iterator[Rootless]:
     unified = find_hierarchies().unified
     if unified is None or not all(map(shutil.which, TOOLS)) or not Path("/etc/subuid").exists():
         pytest.skip("needs cgroup v2, setpriv, /etc/subuid, and newuidmap: 'apt-get install uidmap'")
-    probe = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", sys.executable, "-c", "import emulator"]
-    if subprocess.run(probe, cwd=ROOT, capture_output=True, check=False).returncode:
-        pytest.skip(f"other users can't run {sys.executable} in {ROOT}")
     base = base_image(read_settings(), "bookworm", NATIVE, print, lambda text: None)
     home = Path(f"/var/tmp/testbed-rootless-{os.getpid()}")  # others can't enter directories of pytest
     group = unified / home.name

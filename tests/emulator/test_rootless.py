@@ -23,6 +23,7 @@ from tests.emulator.testbed import EMULATION, Testbed, make_testbed
 
 USER, IDS = 61234, 1_700_000_000  # nobody's; their names are there in the mount namespace only
 BECOME = r"""
+umask 022
 for name in passwd subuid subgid; do cp "/etc/$name" "$1/"; done
 echo "rootless:x:$2:$2::$1:/bin/sh" >>"$1/passwd"
 for name in subuid subgid; do echo "rootless:$3:65536" >"$1/$name"; done
@@ -34,6 +35,7 @@ if [ "$6" ]; then
 fi
 echo $$ >"$4/cgroup.procs"
 id=$2; shift 6
+umask 077  # as careful people have it; hosts must not notice
 exec setpriv --reuid "$id" --regid "$id" --clear-groups "$@"
 """
 NEEDED = """

@@ -96,8 +96,9 @@ class Outcome(Struct, kw_only=True):
 
 
 class LedgerDigest(Struct, kw_only=True):
-    """``digest.json``: what a validator's ledger holds. ``blocks`` are (height, id, transactions, body digest).
+    """``digest.json``: what a validator's ledger holds.
 
+    ``blocks`` are (height, id, number of clients' transactions, body digest).
     ``problems`` are the findings of the ledger's own audit; None: it was not audited.
     """
 

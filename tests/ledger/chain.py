@@ -40,9 +40,9 @@ def make_committee(members: int = MEMBERS) -> Committee:
 COMMITTEE = make_committee()
 
 
-def make_transaction(seed: int, *, valid_until: int = 1000, payload_bytes: int = 20) -> bytes:
+def make_transaction(seed: int, *, valid_until: int = 1000, payload_bytes: int = 20, kind: int = 0) -> bytes:
     payload = random.Random(seed).randbytes(payload_bytes)
-    return seal(encode_body(TransactionBody(1, CHAIN_ID, 0, bytes(32), valid_until, payload)), bytes(64))
+    return seal(encode_body(TransactionBody(1, CHAIN_ID, kind, bytes(32), valid_until, payload)), bytes(64))
 
 
 def make_block(

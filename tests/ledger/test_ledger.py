@@ -16,7 +16,7 @@ from microchain.consensus.interface import (
     Restored,
 )
 from microchain.consensus.objects import decode_vote, encode_body, seal
-from microchain.consensus.types import Digest, Height, NodeId
+from microchain.consensus.types import Digest, Height, NodeId, TransactionKind
 from microchain.ledger import transaction_index
 from microchain.ledger.ledger import Ledger, LedgerConflict, LedgerError
 from microchain.ledger.store import EVIDENCE_LIMIT
@@ -312,6 +312,12 @@ def test_evidence_is_kept_once_and_bounded_for_each_offender(ledger: Ledger) -> 
         ledger.write([piece], durable=False)
     assert ledger.evidence() == [*pieces[:EVIDENCE_LIMIT], other]
     assert len(ledger.digest()["evidence"]) == EVIDENCE_LIMIT + 1
+
+
+def test_the_digest_does_not_count_the_protocols_own_transactions(ledger: Ledger) -> None:
+    block = make_block(None, [make_transaction(1), make_transaction(2, kind=TransactionKind.DEAL), make_transaction(3)])
+    ledger.write([block, finalize([block])], durable=False)
+    assert [row[2] for row in ledger.digest()["blocks"]] == [2]
 
 
 def test_digest_describes_the_finalized_chain(ledger: Ledger) -> None:

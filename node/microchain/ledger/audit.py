@@ -14,7 +14,7 @@ from microchain.consensus.interface import BlockRecord
 from microchain.consensus.objects import decode_header, decode_transaction, decode_vote
 from microchain.consensus.types import Digest
 from microchain.ledger.restore import read_meta
-from microchain.ledger.rows import BLOCK_COLUMNS, check_row, decode_block, decode_list
+from microchain.ledger.rows import BLOCK_COLUMNS, check_row, count_data, decode_block, decode_list
 from microchain.ledger.transaction_index import find_index_problems
 
 __all__ = ["PROBLEMS_LIMIT", "compute_digest", "find_problems"]
@@ -25,12 +25,13 @@ PROBLEMS_LIMIT = 100
 def compute_digest(connection: sqlite3.Connection, chain_id: Digest) -> dict[str, Any]:
     """Return the finalized chain, the own votes and the evidence as JSON values (ids in hex).
 
-    ``blocks`` lists [height, id, transactions, SHA-256 of the stored votes and transactions].
+    ``blocks`` lists [height, id, clients' transactions, SHA-256 of the stored votes and transactions]; of damaged
+    transactions there are 0.
     """
     blocks = [
-        [height, id.hex(), count, hashlib.sha256(votes + transactions).hexdigest()]
-        for height, id, count, votes, transactions in connection.execute(
-            "SELECT chain.height, id, transaction_count, votes, transactions "
+        [height, id.hex(), _count_data(transactions), hashlib.sha256(votes + transactions).hexdigest()]
+        for height, id, votes, transactions in connection.execute(
+            "SELECT chain.height, id, votes, transactions "
             "FROM chain JOIN block USING (number) JOIN body USING (number) ORDER BY chain.height"
         )
     ]
@@ -46,6 +47,13 @@ def compute_digest(connection: sqlite3.Connection, chain_id: Digest) -> dict[str
             )
         ],
     }
+
+
+def _count_data(transactions: bytes) -> int:
+    try:
+        return count_data(transactions)
+    except msgspec.MsgspecError:
+        return 0
 
 
 def find_problems(connection: sqlite3.Connection, chain_id: Digest) -> Iterator[str]:

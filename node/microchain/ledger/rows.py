@@ -12,13 +12,14 @@ import msgspec
 from msgspec import Struct
 
 from microchain.consensus.interface import BlockRecord
-from microchain.consensus.types import Digest, Height
+from microchain.consensus.types import Digest, Height, TransactionKind
 
 __all__ = [
     "BodyRow",
     "RecentTransactions",
     "check_row",
     "compute_checksum",
+    "count_data",
     "decode_block",
     "decode_list",
     "encode_body_row",
@@ -44,7 +45,7 @@ class _Expiry(Struct, array_like=True):
 
     version: msgspec.Raw
     chain_id: msgspec.Raw
-    kind: msgspec.Raw
+    kind: int
     sender: msgspec.Raw
     valid_until: int
 
@@ -101,6 +102,15 @@ def decode_list(data: bytes) -> tuple[bytes, ...]:
 def get_valid_until(transaction: bytes) -> int:
     """Return a transaction's valid_until; msgspec.MsgspecError if it has none. Checks nothing else."""
     return _expiry_decoder.decode(_envelope_decoder.decode(transaction).signed).valid_until
+
+
+def count_data(transactions: bytes) -> int:
+    """Return how many of a body's transactions clients sent; msgspec.MsgspecError if they are malformed.
+
+    The others are the protocol's own: deals, claims and so on.
+    """
+    signed = (_envelope_decoder.decode(raw).signed for raw in decode_list(transactions))
+    return sum(_expiry_decoder.decode(body).kind == TransactionKind.DATA for body in signed)
 
 
 def encode_body_row(block: BlockRecord, base: int) -> tuple[BodyRow, int]:

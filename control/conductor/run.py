@@ -56,6 +56,7 @@ async def conduct(
         async with open_session(cell, directory, genesis, deployment, token) as session:
             try:
                 await session.wait_ready(ready_timeout_s)
+                await session.wait_settled()
                 session.report("ready", len(cell.validators), len(cell.validators))
                 await _run_watched(session, subscribe_timeout_s)
             finally:

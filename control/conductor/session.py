@@ -32,6 +32,8 @@ from control.rundir import RunDirectory
 __all__ = ["Session", "open_session"]
 
 _POLL_S = 0.1
+_QUIET_POLLS = 5
+_SETTLING_S = 60.0
 _LEASE_RENEWAL_S = 60.0
 _CALL_TIMEOUT_S = 30.0
 
@@ -109,6 +111,22 @@ class Session:
         if away:
             return f"is connected to {len(peers) - len(away)} of {len(peers)} peers, not to {', '.join(away)}"
         return "" if status.get("ready") else "says it is not ready"
+
+    async def wait_settled(self, timeout_s: float = _SETTLING_S) -> None:
+        """Return when all have what each validator sends of its own accord at the start, and have checked it.
+
+        The members' deals cost each of them more than a round does. A chain that is not quiet after ``timeout_s`` is
+        loaded all the same.
+        """
+        deadline, quiet = time.monotonic() + timeout_s, 0
+        while quiet < _QUIET_POLLS:
+            states = (await self.statuses()).values()
+            found = {(state.get("jobs"), state.get("pool", {}).get("system")) for state in states}
+            quiet = quiet + 1 if len(found) == 1 and all(jobs == 0 for jobs, _ in found) else 0
+            if time.monotonic() > deadline:
+                _log.warning("the validators still calculate after %g s: %s", timeout_s, found)
+                return
+            await asyncio.sleep(_POLL_S)
 
     async def prepare(self, count: int) -> list[SignedTransaction]:
         """Sign the next ``count`` transactions, an even share from each device; no two of a cell are equal."""

@@ -231,7 +231,12 @@ class StandInNode:
             "head": {"height": engine.head_height, "id": engine.head.hex()},
             "justified": {"height": engine.justified_height, "id": engine.justified.hex()},
             "finalized": {"height": engine.finalized_height, "id": engine.finalized.hex()},
-            "pool": {"transactions": len(self.chain.pool), "bytes": sum(map(len, self.chain.pool.values()))},
+            "pool": {
+                "transactions": len(self.chain.pool),
+                "bytes": sum(map(len, self.chain.pool.values())),
+                "system": 0,
+            },
+            "jobs": 0,
             "syncing": False,
             "observing": False,
             "evidence": 0,

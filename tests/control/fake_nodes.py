@@ -20,7 +20,8 @@ from microchain.consensus.objects import decode_transaction
 class FakeNode:
     """One validator. ``ready``, ``stall`` (finalizes nothing), ``deaf`` (accepts nothing), ``busy`` (503s to come).
 
-    ``timeless`` does not tell the time, ``ahead_ns`` is how far its clock is ahead.
+    ``timeless`` does not tell the time, ``ahead_ns`` is how far its clock is ahead. ``jobs`` calculations are under
+    way, ``deals`` are pooled.
     """
 
     def __init__(self, name: str, chain: FakeChain) -> None:
@@ -35,6 +36,9 @@ class FakeNode:
         self.timeless = False
         self.ahead_ns = 0
         self.times_asked = 0
+        self.statuses_asked = 0
+        self.jobs = 0
+        self.deals = 0
         self.die_at_submission = False
         self.submissions: list[int] = []
         self.leases: list[float] = []
@@ -80,7 +84,9 @@ class FakeNode:
         peers = [
             {"name": node.name, "connected": node.ready and self.ready} for node in self.chain.nodes if node is not self
         ]
-        return web.json_response({"chain_id": self.chain.id, "ready": self.ready, "peers": peers})
+        self.statuses_asked += 1
+        own = {"jobs": self.jobs, "pool": {"system": self.deals}}
+        return web.json_response({"chain_id": self.chain.id, "ready": self.ready, "peers": peers, **own})
 
     async def _time(self, request: web.Request) -> web.Response:
         if self.timeless:

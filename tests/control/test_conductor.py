@@ -106,6 +106,19 @@ async def test_rounds_fill_one_block_each_and_are_written_down(tmp_path: Path) -
         assert stage.phases()[-6:] == ["ready", "warmup", "round", "round", "round", "drained"]
 
 
+@pytest.mark.parametrize("lack", ["jobs", "deals"])
+async def test_the_load_waits_for_what_validators_calculate_and_send_at_the_start(tmp_path: Path, lack: str) -> None:
+    async with make_stage(tmp_path) as stage:
+        slow = stage.chain.nodes[2]
+        setattr(slow, lack, 1)
+        task = asyncio.create_task(stage.conduct())
+        while slow.statuses_asked < 10:  # noqa: ASYNC110 - the fake only counts
+            await asyncio.sleep(0.02)
+        assert "ready" not in stage.phases() and not task.done()
+        setattr(slow, lack, 0)
+        assert (await task).status == "ok"
+
+
 async def test_a_release_goes_to_all_validators_and_names_the_height_it_is_above(tmp_path: Path) -> None:
     async with make_stage(tmp_path) as stage:
         await stage.conduct()

@@ -73,6 +73,11 @@ class Context:
     def emit(self, action: Action) -> None:
         self.actions.append(action)
 
+    @property
+    def jobs(self) -> int:
+        """How many calculations are under way."""
+        return len(self._works)
+
     def work(self, jobs: tuple[Job, ...], then: Callable[[tuple[JobResult, ...]], None]) -> None:
         """Have jobs done and go on with their results."""
         self._token += 1

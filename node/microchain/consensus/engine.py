@@ -135,6 +135,8 @@ class MicrochainEngine:
             dynasty=core.dynasty,
             dynasty_end=core.head.chain.windows.end,
             member=core.me is not None,
+            pool_system=len(core.pool.system),
+            jobs=core.jobs,
         )
 
     def find_transaction(self, id: Digest) -> tuple[Literal["pooled", "included", "committed"], Digest | None] | None:

@@ -421,7 +421,8 @@ class EngineStatus(_Value, frozen=True):
     """A snapshot for the operator.
 
     ``syncing`` while the node fetches finalized blocks that it lacks; ``observing`` if it takes no part, because it may
-    have done so before on a ledger that is lost. ``dynasty`` is the dynasty in which the next block is, ``dynasty_end``
+    have done so before on a ledger that is lost. ``pool_system`` counts pooled transactions of the protocol's own
+    kinds, ``jobs`` the calculations under way. ``dynasty`` is the dynasty in which the next block is, ``dynasty_end``
     its last height as the head has it (later if RandShare takes longer), ``member`` whether this node is in its
     committee.
     """
@@ -441,6 +442,8 @@ class EngineStatus(_Value, frozen=True):
     dynasty: int = 1
     dynasty_end: int = 0
     member: bool = True
+    pool_system: int = 0
+    jobs: int = 0
 
 
 class Engine(Protocol):

@@ -48,7 +48,12 @@ def build_status(node: Node) -> dict[str, Any]:
         "head": {"height": engine.head_height, "id": engine.head.hex()},
         "justified": {"height": engine.justified_height, "id": engine.justified.hex()},
         "finalized": {"height": engine.finalized_height, "id": engine.finalized.hex()},
-        "pool": {"transactions": engine.pool_transactions, "bytes": engine.pool_bytes},
+        "pool": {
+            "transactions": engine.pool_transactions,
+            "bytes": engine.pool_bytes,
+            "system": engine.pool_system,
+        },
+        "jobs": engine.jobs,
         "syncing": engine.syncing,
         "observing": engine.observing,
         "evidence": engine.evidence,

@@ -118,6 +118,7 @@ class PbftEngine:
             syncing=self._exchange.catch_up.active,
             observing=core.silent,
             member=core.me is not None,
+            jobs=core.jobs,
         )
 
     def find_transaction(self, id: Digest) -> tuple[Literal["pooled", "included", "committed"], Digest | None] | None:

@@ -9,6 +9,7 @@ import pytest
 from microchain.consensus.interface import (
     AdmissionCode,
     MessageReceived,
+    PeerConnected,
     Send,
     ServeFinalized,
     VoteRecord,
@@ -128,6 +129,18 @@ def test_an_acknowledged_transaction_stays_announced_through_reorganisations() -
     scene.victim.actions.clear()
     scene.victim.advance(2 * SECOND)
     assert any(decode_transaction(raw).id in m.ids for m in scene.victim.sent(TransactionIds))
+
+
+def test_who_connects_late_is_told_of_what_was_sent_before() -> None:
+    """On an idle chain nothing else would bring it to a peer whose link was not there when it was pushed."""
+    town = Town(propose="release")
+    early, late = (town.driver(member) for member in town.members[:2])
+    early.submit([town.transaction("early")])
+    early.actions.clear()
+    early.feed(PeerConnected(town.members[1]))
+    (announced,) = early.sent(TransactionIds)
+    late.hear(town.members[0], announced)
+    assert [asked.ids for asked in late.sent(GetTransactions)] == [announced.ids]
 
 
 def test_one_announcer_cannot_use_up_what_may_be_asked_of_others(scene: Scene) -> None:

@@ -155,12 +155,16 @@ class Admission:
         if batch:
             self._core.emit(Send(peer, Transactions(tuple(batch))))
 
-    def announce_own(self) -> None:
-        """Announce again what this node acknowledged and is still waiting: a push may have been lost with its link."""
+    def announce_own(self, peer: NodeId | None = None) -> None:
+        """Announce again, to one peer or all, what this node acknowledged or made and is still waiting.
+
+        A push may have been lost with its link, or made before there was one.
+        """
         pool = self._core.pool
         own = [id for part in (pool.system, pool.pending) for id, entry in part.items() if entry.local]
         if own:
-            self._core.emit(Broadcast(TransactionIds(tuple(own[:MAX_REQUESTED]))))
+            message = TransactionIds(tuple(own[:MAX_REQUESTED]))
+            self._core.emit(Broadcast(message) if peer is None else Send(peer, message))
 
     def _examine(
         self, transactions: Sequence[bytes]

@@ -54,6 +54,7 @@ class Exchange:
 
     def connected(self, peer: NodeId) -> None:
         self._core.emit(Send(peer, self._status()))
+        self._admission.announce_own(peer)
 
     def disconnected(self, peer: NodeId) -> None:
         self._statuses.pop(peer, None)

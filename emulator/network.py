@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from emulator.commands import run, succeeds
 from emulator.errors import EmulationFailed, UsageError
 from emulator.settings import Settings
+from emulator.state import machine_lock
 from emulator.topology import Host, lab_address
 
 __all__ = [
@@ -61,7 +61,7 @@ def netns_exists(names: Sequence[str]) -> list[str]:
 
 def make_network(settings: Settings, hosts: Sequence[Host]) -> None:
     """Make the namespaces (EmulationFailed if one can't be), the bridge and the cables."""
-    with _netns_lock():
+    with machine_lock():
         names = [settings.lab, *(host.namespace for host in hosts)]
         # ip goes back to where it was after each, and in a user namespace nobody gets back into the machine's network.
         run("unshare", "--net", "ip", "-batch", "-", standard_input="".join(f"netns add {name}\n" for name in names))
@@ -79,7 +79,7 @@ def remove_namespaces(names: Sequence[str], made_directory: bool) -> None:
     """Delete those of the namespaces that there are, and /run/netns if we brought it and nobody else uses it."""
     for name in netns_exists(names):
         end_processes_inside(name)
-    with _netns_lock():
+    with machine_lock():
         for name in netns_exists(names):
             run("ip", "netns", "delete", name)
         if made_directory and NETNS.is_dir() and not any(NETNS.iterdir()):
@@ -143,17 +143,6 @@ def _ancestors() -> set[int]:
         pids.add(pid)
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return pids
-
-
-@contextmanager
-def _netns_lock() -> Iterator[None]:
-    """/run/netns is everybody's: of two emulators one must not remove it while the other fills it."""
-    descriptor = os.open("/run", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _lines(lines: Sequence[str]) -> str:

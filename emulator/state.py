@@ -16,7 +16,17 @@ from msgspec import Struct, field
 from emulator.errors import EmulationFailed, UsageError
 from emulator.settings import Settings
 
-__all__ = ["Limits", "Link", "State", "forget_state", "locked", "read_state", "running_state", "write_state"]
+__all__ = [
+    "Limits",
+    "Link",
+    "State",
+    "forget_state",
+    "locked",
+    "machine_lock",
+    "read_state",
+    "running_state",
+    "write_state",
+]
 
 _LOCK_S = 10.0
 
@@ -101,6 +111,17 @@ def write_state(settings: Settings, state: State) -> None:
 def forget_state(settings: Settings) -> None:
     _path(settings).unlink(missing_ok=True)
     _path(settings).with_suffix(".new").unlink(missing_ok=True)
+
+
+@contextmanager
+def machine_lock() -> Iterator[None]:
+    """Let one emulator at a time change what all of the machine share: /run/netns, the limit of inotify instances."""
+    descriptor = os.open("/run", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from emulator.errors import EmulationFailed
 from emulator.rootless import in_user_namespace
+from emulator.state import machine_lock
 
 __all__ = ["add_watches", "take_off_watches"]
 
@@ -19,9 +20,11 @@ _PER_HOST = 10
 
 def add_watches(hosts: int) -> int:
     """Raise the limit by what these hosts need, and return by how much; EmulationFailed if that is refused."""
-    wanted, limit = hosts * _PER_HOST, int(_LIMIT.read_text())
+    wanted = hosts * _PER_HOST
     try:
-        _LIMIT.write_text(str(limit + wanted))
+        with machine_lock():
+            limit = int(_LIMIT.read_text())
+            _LIMIT.write_text(str(limit + wanted))
     except OSError as error:
         if in_user_namespace() and wanted <= limit:  # of a user's, who has them all to himself
             return 0
@@ -34,6 +37,7 @@ def add_watches(hosts: int) -> int:
 
 def take_off_watches(added: int) -> None:
     """Lower the limit by what was added; where it has become too small for that, somebody else has set it."""
-    limit = int(_LIMIT.read_text())
-    if 0 < added < limit:
-        _LIMIT.write_text(str(limit - added))
+    with machine_lock():
+        limit = int(_LIMIT.read_text())
+        if 0 < added < limit:
+            _LIMIT.write_text(str(limit - added))

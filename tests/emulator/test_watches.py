@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,18 @@ def test_without_root_the_limit_is_what_it_is_and_may_be_enough(limit: Path, mon
         add_watches(13)
     take_off_watches(0)
     assert limit.read_text() == "128"
+
+
+def test_testbeds_that_come_and_go_at_once_lose_nothing(limit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_text
+
+    def read_slowly(path: Path) -> str:
+        text = read(path)
+        time.sleep(0.005)
+        return text
+
+    monkeypatch.setattr(Path, "read_text", read_slowly)
+    with ThreadPoolExecutor(4) as threads:
+        for added in threads.map(add_watches, [1] * 8):
+            threads.submit(take_off_watches, added)
+    assert read(limit) == "128"

@@ -79,11 +79,11 @@ def test_a_killed_down_is_finished_by_the_next(testbed: Testbed, boot_s: float) 
     assert look(testbed.settings, seen) == NOTHING
 
 
-def test_an_interrupted_up_takes_all_back_itself(testbed: Testbed) -> None:
+def test_an_interrupted_up_takes_all_back_itself(testbed: Testbed, boot_s: float) -> None:
     process = testbed.start("up", "-n", "2", "--disk", "256M")
     while not members(testbed.settings) and process.poll() is None:
-        time.sleep(0.05)
-    time.sleep(0.5)
+        time.sleep(0.01)
+    time.sleep(0.2 * boot_s)  # well before they are up
     seen = members(testbed.settings)
     process.send_signal(signal.SIGINT)
     output = process.communicate()[0]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from control.errors import DeploymentFailed
 
-__all__ = ["NAMESPACES", "enter_command", "enter_namespace", "is_held", "is_inside", "leave_namespace"]
+__all__ = ["NAMESPACES", "enter_command", "enter_namespace", "is_inside", "leave_namespace"]
 
 NAMESPACES = Path("/run/netns")
 _HELD = re.compile(r"/proc/(\d+)/root(/.*)")
@@ -29,11 +29,6 @@ def is_inside(name: str, *, directory: Path = NAMESPACES) -> bool:
     return any(_is_own(place) for place in (directory / name, *([Path(held[2])] if held else [])))
 
 
-def is_held(name: str) -> bool:
-    """Whether it is the namespace of a testbed without root, from which nothing leads to the machine's network."""
-    return _HELD.fullmatch(name) is not None
-
-
 def enter_command(name: str, working_directory: Path, *, directory: Path = NAMESPACES) -> list[str]:
     """Return what goes before a command that runs in a namespace, nothing for an empty name or if we are inside.
 
@@ -42,9 +37,7 @@ def enter_command(name: str, working_directory: Path, *, directory: Path = NAMES
     if not name or is_inside(name, directory=directory):
         return []
     if not (directory / name).exists():
-        raise DeploymentFailed(
-            f"the network namespace '{name}' of this inventory does not exist: './testbed emulate up' makes it"
-        )
+        raise _missing(name)
     if held := _HELD.fullmatch(name):
         spaces = ["--user", "--mount", "--pid", "--preserve-credentials"]
         enter = ["nsenter", f"--target={held[1]}", *spaces, "--", "env", f"--chdir={working_directory}"]
@@ -62,15 +55,13 @@ def enter_namespace(name: str, *, directory: Path = NAMESPACES) -> None:
     """
     if not name or is_inside(name, directory=directory):
         return
-    if is_held(name):
+    if _HELD.fullmatch(name):
         command = [*enter_command(name, Path.cwd(), directory=directory), sys.executable, *sys.orig_argv[1:]]
         os.execvp(command[0], command)
     try:
         _join(directory / name)
     except FileNotFoundError:
-        raise DeploymentFailed(
-            f"the network namespace '{name}' of this inventory does not exist: './testbed emulate up' makes it"
-        ) from None
+        raise _missing(name) from None
     except OSError as error:
         raise DeploymentFailed(
             f"the network namespace '{name}' can't be entered ({error.strerror}): run this as root"
@@ -88,6 +79,12 @@ def leave_namespace(name: str, *, directory: Path = NAMESPACES) -> None:
         with contextlib.suppress(OSError):
             _join(Path(f"/proc/{process}/ns/net"))
         process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _missing(name: str) -> DeploymentFailed:
+    return DeploymentFailed(
+        f"the network namespace '{name}' of this inventory does not exist: './testbed emulate up' makes it"
+    )
 
 
 def _is_own(place: Path) -> bool:

@@ -19,7 +19,15 @@ from emulator.errors import EmulationFailed
 from emulator.settings import Settings
 from emulator.state import Limits
 
-__all__ = ["Cgroups", "Hierarchies", "enable_controllers", "find_hierarchies", "own_group", "parse_mounts"]
+__all__ = [
+    "Cgroups",
+    "Hierarchies",
+    "enable_controllers",
+    "find_hierarchies",
+    "own_group",
+    "parse_mounts",
+    "remove_group",
+]
 
 _V1 = ("name=systemd", "cpu", "cpuacct", "cpuset", "memory", "pids", "devices")
 _V2 = ("cpu", "memory", "pids")
@@ -187,7 +195,7 @@ class Cgroups:
 
     def remove_host(self, host: str) -> None:
         for directory in [self._top, *self._v1.values()]:
-            _remove(directory / host)
+            remove_group(directory / host)
 
     def kill_all(self) -> None:
         """End every process of ours, and wait for it."""
@@ -195,7 +203,7 @@ class Cgroups:
 
     def remove_all(self) -> None:
         for directory in self.directories[::-1]:
-            _remove(directory)
+            remove_group(directory)
 
     def processes(self) -> set[int]:
         """Return the numbers of all processes of ours."""
@@ -253,7 +261,7 @@ def _kill(group: Path, timeout_s: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-def _remove(directory: Path, timeout_s: float = 10.0) -> None:
+def remove_group(directory: Path, timeout_s: float = 10.0) -> None:
     """Remove a group and those below it; a process that just died holds its own for a moment."""
     end = time.monotonic() + timeout_s
     while directory.is_dir():

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from emulator.cgroups import enable_controllers, find_hierarchies, own_group
+from emulator.cgroups import enable_controllers, find_hierarchies, own_group, remove_group
 from emulator.commands import ENVIRONMENT, await_process, succeeds
 from emulator.errors import EmulationFailed, UsageError
 from emulator.settings import ROOT, Settings
@@ -189,9 +189,9 @@ def _remove_groups(group: Path) -> None:
     with suppress(OSError):
         if _current_group() in (group, group / _LEAF):
             (group.parent / "cgroup.procs").write_text(str(os.getpid()))
-    for place, _, _ in os.walk(group, topdown=False):
-        with suppress(OSError):
-            Path(place).rmdir()
+    stays = _current_group() in (group, group / _LEAF)
+    with suppress(EmulationFailed):
+        remove_group(group, timeout_s=0.0 if stays else _END_S)
 
 
 def _around(settings: Settings) -> Path:

@@ -30,7 +30,7 @@ from microchain.consensus.interface import (
     Work,
     WorkDone,
 )
-from microchain.consensus.messages import FullBlock, Message
+from microchain.consensus.messages import FullBlock, Message, Status
 from microchain.consensus.objects import (
     HEADER_TAG,
     TRANSACTION_TAG,
@@ -41,7 +41,7 @@ from microchain.consensus.objects import (
     encode_body,
     seal,
 )
-from microchain.consensus.types import Digest, Nanoseconds, NodeId
+from microchain.consensus.types import Digest, Height, Nanoseconds, NodeId
 from microchain.consensus.work import perform
 from microchain.crypto.hashing import tagged_hash
 from microchain.simulator.crypto import SimulatedKeyring, SimulatedSuite
@@ -75,11 +75,11 @@ class Town:
         self.device = self.ids["device-1"]
 
     def driver(self, member: NodeId) -> Driver:
-        """A started engine, connected to all others."""
+        """A started engine, connected to all others, which have nothing yet."""
         driver = Driver(self, member)
         for peer in self.members:
             if peer != member:
-                driver.feed(PeerConnected(peer))
+                driver.meet(peer)
         return driver
 
     def transaction(self, text: str, *, valid_until: int = 100, signer: NodeId | None = None) -> bytes:
@@ -138,6 +138,12 @@ class Driver:
     def feed(self, event: Event) -> None:
         """Let the engine handle an event and all that follows from it at once."""
         self._do(self.engine.handle(event, self.now))
+
+    def meet(self, peer: NodeId) -> None:
+        """Connect with a peer that has nothing yet."""
+        self.feed(PeerConnected(peer))
+        genesis = self._town.chain_id
+        self.hear(peer, Status(genesis, Height(0), genesis, Height(0), genesis, Height(0), b""))
 
     def hear(self, peer: NodeId, *messages: Message) -> None:
         for message in messages:

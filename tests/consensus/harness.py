@@ -9,7 +9,7 @@ from hashlib import sha256
 import msgspec
 from microchain.consensus.core import Core, compute_seed, seed_alpha
 from microchain.consensus.engine import MicrochainEngine
-from microchain.consensus.interface import PeerConnected, Work
+from microchain.consensus.interface import Work
 from microchain.consensus.messages import CompactBlock, FullBlock, Message, Status
 from microchain.consensus.objects import (
     TRANSACTION_TAG,
@@ -164,7 +164,7 @@ class Scene:
         self.victim = LateDriver(self.town, self.victim_id) if late else Driver(self.town, self.victim_id)
         for peer in self.town.members:
             if peer != self.victim_id:
-                self.victim.feed(PeerConnected(peer))
+                self.victim.meet(peer)
 
     def finish(self) -> None:
         if isinstance(self.victim, LateDriver):

@@ -76,14 +76,14 @@ class CatchUp:
         """Remember what a member had when this node, new, first heard of it."""
         if self._voter.is_new and peer in self._core.committee.by_id:
             self._at_first.setdefault(peer, status)
+            if not self._may_have_voted():
+                self._voter.begin()
         if self.is_ahead(peer):
             self.start(peer)
 
     def _may_have_voted(self) -> bool:
         """Whether the chain may be older than this node's new journal: it is, or too few have said that it is not."""
         older = [peer for peer, status in self._at_first.items() if status.finalized_height]
-        if not older:
-            return False
         heard = self._mask([*self._at_first, self._core.identity])
         return self._is_credible(older) or not self._core.committee.is_supermajority(heard)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from microchain.consensus.branch import BranchState
 from microchain.consensus.context import Context
@@ -58,6 +58,9 @@ class Core(Context):
         self.dynasty = Dynasty(0)
         self.beacon: bytes
         self._boundary: Boundary | None = None
+        self.doubts = 0
+        """Votes in this node's name that wait to be verified while it does not know whether it voted."""
+        self.on_own_vote: Callable[[Vote], None] = lambda vote: None
         self.tree = Tree(self._root(restored), self.parameters)
         self.head = self.tree.root
         self.certificate: tuple[bytes, ...] = restored.certificate if restored else ()

@@ -53,6 +53,7 @@ class Exchange:
         self._core.set_timer("status", self._core.now + STATUS_INTERVAL)
 
     def connected(self, peer: NodeId) -> None:
+        self._show_own_vote(peer)
         self._core.emit(Send(peer, self._status()))
         self._admission.announce_own(peer)
 
@@ -79,6 +80,8 @@ class Exchange:
     def received(self, peer: NodeId, status: Status) -> None:
         """Compare a peer's state with this node's."""
         core = self._core
+        if peer not in self._statuses and not status.vote:
+            self._show_own_vote(peer)
         self._statuses[peer] = status
         if status.vote:
             self._finality.receive(peer, (status.vote,))
@@ -92,6 +95,12 @@ class Exchange:
         self.catch_up.heard(peer, status)
         if status.head_height > root.height and not self.catch_up.is_ahead(peer):
             self.fetch.want(peer, Digest(status.head))
+
+    def _show_own_vote(self, peer: NodeId) -> None:
+        """Show a member its newest vote, before it trusts a journal that may be lost."""
+        vote = self._core.book.newest_of(peer)
+        if vote is not None:
+            self._core.emit(Send(peer, Votes((vote.raw,))))
 
     def _status(self) -> Status:
         core, root, justified = self._core, self._core.tree.root, self._finality.justified

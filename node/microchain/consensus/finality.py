@@ -83,10 +83,13 @@ class Finality:
                 votes.append(vote)
         if not votes:
             return
+        doubt = any(vote.voter == core.identity for vote in votes)
+        core.doubts += doubt
 
         def done(results: tuple[JobResult, ...]) -> None:
             (verdicts,) = results
             assert isinstance(verdicts, tuple)
+            core.doubts -= doubt
             if not all(verdicts):
                 core.emit(Misbehaviour(peer, "sent a vote with a wrong signature"))
             good = [vote for vote, valid in zip(votes, verdicts, strict=True) if valid]
@@ -132,6 +135,8 @@ class Finality:
         core = self._core
         if vote.body.dynasty != core.dynasty:
             return False
+        if vote.voter == core.identity:
+            core.on_own_vote(vote)
         fresh, evidence = core.book.add(vote, contained=contained)
         if evidence is not None:
             core.record_evidence(evidence)

@@ -33,6 +33,12 @@ class VoteBook:
         """Return all votes by target and id."""
         return self._by_target
 
+    def newest_of(self, voter: NodeId) -> Vote | None:
+        """Return a vote of the highest epoch that a voter voted for."""
+        slots = self._by_voter.get(voter) or {}
+        newest = max((epoch for epoch, votes in slots.items() if votes), default=None)
+        return slots[newest][0] if newest is not None else None
+
     def add(self, vote: Vote, *, contained: bool = False) -> tuple[bool, EvidenceRecord | None]:
         """Take a verified vote; return (whether it is kept and new, evidence of an offence if there is one).
 

@@ -24,6 +24,10 @@ __all__ = ["Voter"]
 
 FIRST_DYNASTY = "first dynasty"
 """The journal's key for the first dynasty of which it holds all own votes, 8 bytes."""
+JOINED = "joined in dynasty"
+"""The journal's key for the dynasty in which this node came to a chain older than its journal, 8 bytes."""
+PATIENCE = 16
+"""Epochs without finality after which a dynasty that waits for its observers gets their votes."""
 
 
 class Voter:
@@ -39,6 +43,9 @@ class Voter:
         journal = restored.journal if restored else {}
         self._first = Dynasty(int.from_bytes(journal.get(FIRST_DYNASTY, b"")))
         """The first dynasty of which the journal holds all own votes; 0: not known."""
+        self._joined = int.from_bytes(journal.get(JOINED, b""))
+        self._lost = False
+        core.on_own_vote = self._heard_of_own
         for record in restored.own_votes if restored else ():
             dynasty = decode_vote(record.raw).body.dynasty
             self._first = self._first or Dynasty(dynasty)
@@ -49,12 +56,32 @@ class Voter:
     @property
     def observing(self) -> bool:
         """Whether this node may have voted in this dynasty and does not know: it only looks on until the next one."""
-        return self._first > self._core.dynasty or (self.is_new and self._core.tree.root.height > 0)
+        core = self._core
+        if self._lost or (self.is_new and core.doubts):
+            return True
+        if self._first > core.dynasty:
+            return not self._is_awaited()
+        return self.is_new and core.tree.root.height > 0
+
+    def _is_awaited(self) -> bool:
+        """Whether the dynasty after the one in which this node joined comes to no decision: too many only look on.
+
+        In that dynasty it can have voted before only while nobody that it heard of at first was there, so hardly.
+        """
+        core = self._core
+        is_later = 0 < self._joined < core.dynasty
+        return is_later and core.boundary is not None and core.head.epoch >= core.tree.root.epoch + PATIENCE
+
+    def _heard_of_own(self, vote: Vote) -> None:
+        """A vote in this node's name that its journal does not hold: the journal was lost, or is an old copy."""
+        if vote.target_epoch > self._last_target:
+            self._lost = True
 
     def begin_dynasty(self) -> None:
         """Nothing that was voted before binds in the new dynasty."""
         self._last_target = self._last_source = self._journalled = 0
         self.last_vote = b""
+        self._lost = False
 
     def observe(self, dynasties: int) -> None:
         """This node has caught up with a chain that is older than its journal: it takes part so many dynasties later.
@@ -64,12 +91,21 @@ class Voter:
         takes the votes of more than two thirds in the next. That something is final here proves the chain's age; a
         peer's word would let one liar make observers of all.
         """
-        if self.is_new and self._core.tree.root.height:
-            self._begin_journal(Dynasty(self._core.dynasty + dynasties))
+        core = self._core
+        if self.is_new and core.tree.root.height:
+            self._joined = core.dynasty
+            core.persist((JournalRecord(JOINED, core.dynasty.to_bytes(8)),), durable=False)
+            self._begin_journal(Dynasty(core.dynasty + dynasties))
+
+    def begin(self) -> None:
+        """Nothing was final, as members of more than two thirds of the weight said, and none showed a vote of this
+        node's: its journal is whole from the first vote on."""
+        if self.is_new and not self.observing:
+            self._begin_journal(self._core.dynasty)
 
     def _begin_journal(self, first: Dynasty) -> None:
         self._first = first
-        self._core.persist((JournalRecord(FIRST_DYNASTY, first.to_bytes(8)),), durable=False)
+        self._core.persist((JournalRecord(FIRST_DYNASTY, first.to_bytes(8)),), durable=True)
 
     @property
     def is_new(self) -> bool:
@@ -90,7 +126,7 @@ class Voter:
         entry = target.state.open[target.id]
         if entry.epoch <= self._last_target or entry.source_epoch < self._last_source:
             return
-        if self.is_new:
+        if self.is_new or self._first > core.dynasty:
             self._begin_journal(core.dynasty)
         self._last_target, self._last_source = entry.epoch, entry.source_epoch
         dynasty = core.dynasty

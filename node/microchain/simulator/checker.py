@@ -302,6 +302,8 @@ class Checker:
     def _check_durable(self, node: SimulatedNode, store: MemoryStore, vote: Vote) -> None:
         """Check what must be durable before a vote is sent: the vote, its target's branch, its source's votes."""
         missing = [] if store.is_durable(vote.id) else ["the vote"]
+        if vote.target in store.finalized and store.is_durable(vote.target) and not missing:
+            return  # It became final while the vote was on its way to the disk.
         branch: list[BlockRecord] = []
         id = vote.target
         final = set(store.finalized[-1:]) | {self._chain_id}

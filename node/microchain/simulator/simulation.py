@@ -205,8 +205,7 @@ class Simulation:
                 world.at(fault.until, self._disturb, self.scenario.links.loss, 1.0)
 
     def _crash(self, node: SimulatedNode, fault: Crash) -> None:
-        # Before anything is final, nobody can tell a wiped member from a new one: that would be one more liar.
-        may_wipe = fault.wipe and node.is_running and len(self.checker.chain) > 1
+        may_wipe = fault.wipe and node.is_running
         node.crash(power=fault.power)
         if may_wipe:
             node.wipe()
